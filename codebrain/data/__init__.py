@@ -1,0 +1,1 @@
+"""Stores of EEG windows: the file format and the torch Dataset over it."""

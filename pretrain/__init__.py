@@ -1,0 +1,1 @@
+"""The two pre-training commands: stage1.py (tokenizer) and stage2.py (masked token prediction)."""
