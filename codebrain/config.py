@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 Config = TypeVar("Config")
 
@@ -186,7 +186,7 @@ def _unknown_key(message: str) -> str | None:
         return found.group(1)
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return ".".join(found.groups())
-    if found := re.search(r"does not accept option '([\w.]+)'", message):
+    if found := re.search(r"Option '([\w.]+)' is not accepted", message):
         return found.group(1)
     return None
 

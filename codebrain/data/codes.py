@@ -1,0 +1,36 @@
+"""Cached codes of a store: where a tokenizer's codes of each window lie, and how they are read.
+
+    STORE/codes/HASH/SHARD.npy    uint16 (n, 2, C, P): temporal and frequency codes of the shard's n windows
+
+HASH names the tokenizer's weights and the store's contents together, so that neither can change under the codes.
+Which codes a window has is the tokenizer's business (`tokenizer.cache` writes these files); reading needs numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from codebrain.data.format import Shard
+
+
+@dataclass(frozen=True)
+class CodeFiles:
+    """The code files of one store under one tokenizer."""
+
+    folder: Path
+
+    def path(self, shard: Shard) -> Path:
+        """File that holds the codes of a shard."""
+        return self.folder / f"{Path(shard.file).stem}.npy"
+
+    def has(self, shard: Shard) -> bool:
+        """Whether the codes of a shard are there."""
+        return self.path(shard).exists()
+
+    def read(self, shard: Shard, row: int) -> npt.NDArray[np.uint16]:
+        """Codes (2, C, P) of one window: temporal, then frequency."""
+        return np.load(self.path(shard), mmap_mode="r")[row]
