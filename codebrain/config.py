@@ -33,15 +33,15 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` as a program: exit with what it returns, or with 2 and one message for a user's mistake.
 
     ValueError and FileNotFoundError (and what else the file system refuses) are the user's to mend and print no
-    traceback; with CODEBRAIN_TRACEBACK=1 they do.
+    traceback; with CODEBRAIN_TRACEBACK=1 they do. A training that diverged (FloatingPointError) exits with 1.
     """
     try:
         sys.exit(main() or 0)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get(_TRACEBACK):
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_MISTAKE)
+        sys.exit(1 if isinstance(error, FloatingPointError) else USER_MISTAKE)
 
 
 def parse(

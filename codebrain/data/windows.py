@@ -104,8 +104,12 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Batch(**{k: change(value) if isinstance(value, Tensor) else value for k, value in fields.items()})
+        changed: Any = {
+            field.name: change(value)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **changed)
 
 
 class WindowDataset(Dataset[Batch]):

@@ -151,7 +151,7 @@ def train_loader(requests: StepRequests, dataset: WindowDataset, *, num_workers:
     loader = DataLoader(
         dataset,
         batch_size=None,
-        sampler=requests,  # type: ignore[arg-type]
+        sampler=requests,
         num_workers=num_workers,
         pin_memory=pin,
         # Without a generator of its own, making the iterator draws from the global one and resume is not exact.

@@ -1,0 +1,227 @@
+"""Start of a run: the processes, the folder, the log."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+
+from codebrain.config import to_dict, to_yaml
+from codebrain.data.format import write_text
+from codebrain.training.logging import MetricsFile
+
+_log = logging.getLogger(__name__)
+
+RESUMABLE = ("loop.num_workers", "loop.keep_last", "loop.trackers")
+"""What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long to train, on how much at a time, and what to keep."""
+
+    total_steps: int
+    """Optimizer updates in the whole run."""
+    batch_size: int = 32
+    """Windows per process and micro-batch; a step trains on batch_size x accumulation x processes."""
+    accumulation: int = 1
+    """Micro-batches per optimizer update."""
+    eval_batch_size: int = 0
+    """Windows per batch of a validation; 0 means batch_size."""
+    log_every: int = 20
+    """Steps between two lines of training figures."""
+    eval_every: int = 500
+    """Steps between two validations; the last step is always validated."""
+    save_every: int = 500
+    """Steps between two checkpoints; the last step and the best validation are always saved."""
+    keep_last: int = 2
+    """Checkpoints to keep besides the best one."""
+    seed: int = 0
+    """Seed of the weights, the data order and every random draw."""
+    num_workers: int = 0
+    """Processes that read windows ahead; 0 reads in the training process."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Autocast of the forward pass; FFTs, norms and codebooks stay float32."""
+    compile: bool = False
+    """Whether to run the model through torch.compile."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where to send scalars besides metrics.jsonl: tensorboard, wandb, mlflow (the latter two must be installed)."""
+
+
+@dataclass
+class Run:
+    """One training run on all its processes."""
+
+    path: Path
+    """The run's folder."""
+    accelerator: Accelerator
+    loop: LoopConfig
+    metrics: MetricsFile
+    prefix: str = ""
+    """Put before the names that the trackers see; a run inside another one has its own."""
+    lock: IO[str] | None = None
+    """Held by the main process as long as the run lives, so that no second launch writes into the folder."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.accelerator.is_main_process
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the run's pictures."""
+        return self.path / "figures"
+
+    @property
+    def export(self) -> Path:
+        """Folder of the finished model."""
+        return self.path / "export"
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What `finish` was given, or None while the run is not finished."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark the run as finished. Collective."""
+        if self.is_main:
+            write_text(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+        self.accelerator.wait_for_everyone()
+        if not self.prefix:
+            self.accelerator.end_training()
+
+    def sub_run(self, name: str, loop: LoopConfig) -> Run:
+        """A run inside this one, with a folder and a loop of its own, on the same processes."""
+        path = self.path / name
+        path.mkdir(parents=True, exist_ok=True)
+        return Run(path, self.accelerator, loop, MetricsFile(path / "metrics.jsonl"), prefix=f"{name}/")
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        """Write scalars to metrics.jsonl and the trackers; on the main process only."""
+        if self.is_main:
+            self.metrics.write(step, scalars)
+            self.accelerator.log({self.prefix + name: value for name, value in scalars.items()}, step=step)
+
+    def say(self, text: str) -> None:
+        """Print on the main process."""
+        self.accelerator.print(text, flush=True)
+
+
+def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run:
+    """Set up processes and folder. Collective; call it before any model is built.
+
+    A quantiser that is built before the process group exists never synchronises its codebook.
+
+    Raises
+    ------
+    ValueError
+        The folder holds a run of another configuration or is in use, or the launcher started other processes than
+        it says.
+    """
+    warnings.filterwarnings("ignore", message=".*use_reentrant.*")
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=loop.mixed_precision,
+        log_with=list(loop.trackers) or None,
+        project_dir=str(run_dir),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=30))],
+    )
+    _check_world(accelerator)
+    logging.basicConfig(
+        level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s", stream=sys.stderr
+    )
+    path = Path(run_dir)
+    run = Run(path, accelerator, loop, MetricsFile(path / "metrics.jsonl"))
+    problem = [None]
+    if run.is_main:
+        problem[0], run.lock = _open_folder(path, config)
+    broadcast_object_list(problem)
+    if problem[0]:
+        raise ValueError(problem[0])
+    accelerator.init_trackers("tensorboard")
+    torch.manual_seed(loop.seed)
+    return run
+
+
+def _check_world(accelerator: Accelerator) -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: compare with what was meant."""
+    meant = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != meant:
+        raise ValueError(
+            f"{meant} processes were meant to run, but this one sees {accelerator.num_processes}. On CPUs launch with "
+            "`accelerate launch --multi_gpu --num_processes N --num_machines 1 --mixed_precision no "
+            "--dynamo_backend no --main_process_port 0 SCRIPT ...`."
+        )
+
+
+def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
+    """Make or check the run's folder; return what is wrong with it, and the lock."""
+    path.mkdir(parents=True, exist_ok=True)
+    lock = (path / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return f"another process is training in {path}; wait for it, or give another --run_dir.", None
+    saved = path / "config.yaml"
+    if not saved.exists():
+        write_text(saved, to_yaml(config))
+        return None, lock
+    changed = _differences(yaml.safe_load(saved.read_text()), to_dict(config))
+    if changed:
+        listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+        return (
+            f"{path} holds a run of another configuration ({listed}). Give another --run_dir, or launch with the "
+            "values it was started with to take it up again.",
+            lock,
+        )
+    return None, lock
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    before, after = _flat(old), _flat(new)
+    return {
+        key: (before.get(key), after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in RESUMABLE
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
