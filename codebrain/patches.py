@@ -1,0 +1,86 @@
+"""Windows cut into patches, and the Fourier transform of a patch.
+
+Shapes: B batch, C channels, P patches per channel, L samples per patch, T samples per channel.
+This is the only place that knows how a patch is cut, which units a model sees and which FFT convention holds.
+"""
+
+import torch
+from torch import Tensor
+
+SCALE_UV = 100.0
+"""Microvolts that are 1.0 to a model: stores and arguments are in microvolts, models see microvolts / 100."""
+
+
+def to_model_units(x_uv: Tensor) -> Tensor:
+    """Convert a signal from microvolts to the units that models see (microvolts / 100)."""
+    return x_uv / SCALE_UV
+
+
+def patchify(x: Tensor, patch_size: int) -> Tensor:
+    """Cut every channel into patches that follow one another without overlap.
+
+    Parameters
+    ----------
+    x : Tensor (B, C, T)
+        Signal in any unit. The samples after the last whole patch are dropped.
+    patch_size : int
+        Samples per patch, L.
+
+    Returns
+    -------
+    Tensor (B, C, P, L) with P = T // L.
+
+    Raises
+    ------
+    ValueError
+        If ``x`` has not three dimensions or is shorter than one patch.
+    """
+    if x.ndim != 3:
+        raise ValueError(f"expected a signal of shape (batch, channels, samples), got {tuple(x.shape)}")
+    n_patches = x.shape[-1] // patch_size
+    if n_patches == 0:
+        raise ValueError(
+            f"a window of {x.shape[-1]} samples is shorter than one patch of {patch_size}: pass at least {patch_size} "
+            "samples per channel"
+        )
+    return x[..., : n_patches * patch_size].unflatten(-1, (n_patches, patch_size))
+
+
+def unpatchify(patches: Tensor) -> Tensor:
+    """Join patches (B, C, P, L) into the signal (B, C, P * L) that they were cut from."""
+    return patches.flatten(-2)
+
+
+def amplitude(patches: Tensor) -> Tensor:
+    """Return the one-sided amplitude spectrum of each patch, |rfft| / L.
+
+    Parameters
+    ----------
+    patches : Tensor (..., L)
+        Computed in float32 at least: half-precision FFTs exist on few devices and for few lengths.
+
+    Returns
+    -------
+    Tensor (..., L // 2 + 1), float32 or float64, in the unit of ``patches``; bin k is k * sfreq / L Hz.
+    """
+    return torch.fft.rfft(_at_least_float32(patches), norm="forward").abs()
+
+
+def amplitude_phase(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the amplitude and the phase of each patch's full, unnormalised DFT.
+
+    Parameters
+    ----------
+    patches : Tensor (..., L)
+
+    Returns
+    -------
+    amplitude : Tensor (..., L), ``|fft|`` without a factor, the unit of ``patches``.
+    phase : Tensor (..., L), radians in (-pi, pi]; 0 where the amplitude is 0.
+    """
+    spectrum = torch.fft.fft(_at_least_float32(patches))
+    return spectrum.abs(), spectrum.angle()
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

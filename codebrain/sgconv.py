@@ -1,0 +1,297 @@
+"""Structured global convolution: a convolution as long as the sequence, with a handful of parameters per feature.
+
+After "What Makes Convolutional Models Great on Long Sequence Modeling?" (Li et al. 2022, arXiv 2210.09298), as CodeBrain
+uses it. A kernel is a row of sub-kernels; sub-kernel i has two learnt taps, is stretched linearly by 2^max(0, i-1) and
+decays with i:
+
+    k = [2^(S-1) k_0, 2^(S-2) up_1(k_1), 2^(S-3) up_2(k_2), up_4 ..., up_(2^(S-2))(k_(S-1))] / norm      length 2^S
+
+so k is *linear* in its parameters: k = w @ basis, with w (2 S taps) learnt and basis (2 S, 2^S) fixed. The same holds for
+the kernel's spectrum, for the kernel that runs backwards in time and for the skip connection (a constant spectrum). One
+small matrix product therefore gives the spectra of all kernels, and no kernel is ever built or transformed.
+
+Shapes: B batch, N tokens, H features, K output channels per feature, S scales, F frequencies.
+Layout: width first, (H, B, N). Every projection is one matrix product over all B * N tokens, in both directions of
+training, and no tensor is transposed.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from codebrain.constants import constant
+
+TAPS = 2
+"""Learnt values per sub-kernel."""
+
+DECAY = 2.0
+"""A sub-kernel weighs this many times more than the next one."""
+
+
+def n_scales(l_max: int) -> int:
+    """Return the number of sub-kernels whose concatenation covers ``l_max`` tokens."""
+    return 1 + math.ceil(math.log2(l_max / TAPS))
+
+
+class SGConv(nn.Module):
+    """Convolve every feature with K global kernels, then mix all K * H results back to H features.
+
+    ``forward`` is: long convolution (both directions in one product) plus a skip, GELU, dropout of whole features,
+    optionally LayerNorm, linear projection.
+
+    Parameters
+    ----------
+    n_features : int
+        H.
+    l_max : int
+        Tokens that the kernel reaches, rounded up to a power of two. A longer sequence is allowed: a token then sees
+        this far only.
+    n_channels : int
+        K, kernels per feature (and direction).
+    bidirectional : bool
+        Whether tokens see later ones too.
+    dropout : float
+        Probability of dropping a (feature, channel) of a window.
+    layer_norm : bool
+        Whether to normalise before the projection. The released weights do not.
+    """
+
+    kernel_norm: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        l_max: int,
+        *,
+        n_channels: int = 4,
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        self.n_scales = n_scales(l_max)
+        self.n_directions = 2 if bidirectional else 1
+        self.dropout = dropout
+        self.kernel = nn.Parameter(torch.randn(self.n_directions * n_channels, n_features, TAPS * self.n_scales))
+        self.skip = nn.Parameter(torch.randn(n_channels, n_features))
+        # Frozen at initialisation: it sets the scale of the output once, and training may then change that scale.
+        self.register_buffer("kernel_norm", norm_of_kernel(self.kernel.detach()))
+        self.norm = nn.LayerNorm(n_channels * n_features) if layer_norm else None
+        self.out = nn.Linear(n_channels * n_features, n_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (H, B, N) to (H, B, N)."""
+        y = long_convolution(x, self.coefficients(), self.n_scales)
+        y = y.to(x.dtype)
+        keep = self._feature_dropout(y)
+        if self.norm is None:
+            return gelu_project(y, keep, self.out.weight, self.out.bias)
+        y = nn.functional.gelu(y) if keep is None else nn.functional.gelu(y) * keep
+        return self.out(self.norm(y.permute(1, 2, 0))).permute(2, 0, 1)
+
+    def coefficients(self) -> Tensor:
+        """Return every kernel's weights in the basis of :func:`spectral_basis`: (K, H, basis rows)."""
+        kernel = self.kernel / self.kernel_norm.unsqueeze(-1)
+        return torch.cat([*kernel.chunk(self.n_directions), self.skip.unsqueeze(-1)], dim=-1)
+
+    def _feature_dropout(self, y: Tensor) -> Tensor | None:
+        """Return the factor (K * H, B, 1) that drops whole features of single windows, or None if none is."""
+        if not self.training or self.dropout == 0.0:
+            return None
+        return torch.empty_like(y[..., :1]).bernoulli_(1 - self.dropout).div_(1 - self.dropout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def time_basis(scales: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the kernel (TAPS * scales, 2^scales) that each learnt tap stands for, decay included.
+
+    Stretching two taps by a factor f is linear interpolation at (t + 1/2) / f - 1/2, held constant beyond the ends.
+    """
+    basis = torch.zeros(TAPS * scales, 2**scales, dtype=dtype, device=device)
+    start = 0
+    for scale in range(scales):
+        factor = 2 ** max(0, scale - 1)
+        stop = start + TAPS * factor
+        position = (torch.arange(TAPS * factor, dtype=dtype, device=device) + 0.5) / factor - 0.5
+        second = position.clamp(0, 1)
+        decay = DECAY ** (scales - 1 - scale)
+        basis[TAPS * scale, start:stop] = (1 - second) * decay
+        basis[TAPS * scale + 1, start:stop] = second * decay
+        start = stop
+    return basis
+
+
+def norm_of_kernel(kernel: Tensor) -> Tensor:
+    """Return the Euclidean length (rows, H) of the kernels that taps (rows, H, TAPS * S) stand for."""
+    basis = time_basis(kernel.shape[-1] // TAPS, kernel.dtype, kernel.device)
+    return (kernel @ basis).norm(dim=-1)
+
+
+@constant
+def spectral_basis(
+    scales: int, directions: int, length: int, n_fft: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the spectra of all that a kernel is made of, for sequences of ``length`` tokens.
+
+    The forward kernel starts at lag 0. The backward kernel starts at lag -1, thus in the last sample of the FFT, and
+    runs towards the front. The last row is the skip connection: a unit impulse, whose spectrum is 1.
+
+    Returns
+    -------
+    Tensor (directions * TAPS * scales + 1, 2 * F), F = n_fft // 2 + 1: real and imaginary parts side by side.
+    """
+    forward = time_basis(scales, dtype, device)[:, :length]
+    rows = torch.zeros(directions * len(forward) + 1, n_fft, dtype=dtype, device=device)
+    rows[: len(forward), : forward.shape[1]] = forward
+    if directions == 2:
+        backward = forward[:, : length - 1]
+        rows[len(forward) : -1, n_fft - backward.shape[1] :] = backward.flip(-1)
+    rows[-1, 0] = 1
+    return torch.view_as_real(torch.fft.rfft(rows)).flatten(1)
+
+
+def fft_length(length: int) -> int:
+    """Return the shortest even FFT length with prime factors 2, 3 and 5 that holds a linear convolution.
+
+    Two sequences of ``length`` need 2 * length - 1 samples; any more is as right. 2 * 570 = 1140 has a factor 19, while
+    1152 = 2^7 * 3^2 is transformed in half the time.
+    """
+    n = 2 * length
+    while not _is_smooth(n):
+        n += 2
+    return n
+
+
+def _is_smooth(n: int) -> bool:
+    for factor in (2, 3, 5):
+        while n % factor == 0:
+            n //= factor
+    return n == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The two operations whose automatic gradients would keep several times the memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def long_convolution(x: Tensor, coefficients: Tensor, scales: int) -> Tensor:
+    """Convolve every feature with its K kernels.
+
+    Parameters
+    ----------
+    x : Tensor (H, B, N)
+    coefficients : Tensor (K, H, basis rows)
+        Weights in the basis of :func:`spectral_basis`; the last one is the skip connection's.
+    scales : int
+        S.
+
+    Returns
+    -------
+    Tensor (K * H, B, N), float32 (float64 where ``x`` is): spectra keep full precision under autocast.
+    """
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    length, n_fft = x.shape[-1], fft_length(x.shape[-1])
+    directions = (coefficients.shape[-1] - 1) // (TAPS * scales)
+    basis = spectral_basis(scales, directions, length, n_fft, dtype, x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        return _LongConvolution.apply(x.to(dtype), coefficients.to(dtype), basis, n_fft)
+
+
+class _LongConvolution(torch.autograd.Function):
+    """Product of spectra. Keeps the input alone: spectra are cheaper to make again than to hold (4 K times the input)."""
+
+    @staticmethod
+    def forward(x: Tensor, coefficients: Tensor, basis: Tensor, n_fft: int) -> Tensor:
+        kernels = _kernel_spectra(coefficients, basis)
+        spectrum = torch.fft.rfft(x, n=n_fft)
+        channels = [torch.fft.irfft(spectrum * kernel, n=n_fft)[..., : x.shape[-1]] for kernel in kernels]
+        return torch.cat(channels)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
+        x, coefficients, basis, ctx.n_fft = inputs  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, coefficients, basis)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        x, coefficients, basis = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            kernels = _kernel_spectra(coefficients, basis)
+            spectrum = torch.fft.rfft(x, n=ctx.n_fft).conj()
+            grad_x, grad_kernels = torch.zeros_like(spectrum), []
+            for kernel, part in zip(kernels, grad.chunk(len(kernels)), strict=True):
+                part_spectrum = torch.fft.rfft(part, n=ctx.n_fft)
+                grad_x = grad_x + part_spectrum * kernel.conj()
+                grad_kernels.append((part_spectrum * spectrum).sum(dim=1))
+            grad_x = torch.fft.irfft(grad_x, n=ctx.n_fft)[..., : x.shape[-1]]
+            return grad_x, _grad_coefficients(torch.stack(grad_kernels), basis, ctx.n_fft), None, None
+
+
+def _kernel_spectra(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """Return the complex spectra (K, H, 1, F) of all kernels: one matrix product."""
+    return torch.view_as_complex((coefficients @ basis).unflatten(-1, (-1, 2))).unsqueeze(-2)
+
+
+def _grad_coefficients(grad_kernels: Tensor, basis: Tensor, n_fft: int) -> Tensor:
+    """Carry a gradient from product spectra (K, H, F) to coefficients (K, H, rows).
+
+    By Parseval, a dot product in time is a mean over all n_fft frequencies; a half spectrum holds each but the first
+    and the last (n_fft is even) once instead of twice.
+    """
+    weight = torch.full((n_fft // 2 + 1,), 2.0 / n_fft, dtype=basis.dtype, device=basis.device)
+    weight[0] = weight[-1] = 1.0 / n_fft
+    return torch.view_as_real(grad_kernels * weight).flatten(-2) @ basis.mT
+
+
+def gelu_project(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply GELU, drop features and project: ``weight @ (gelu(y) * keep) + bias``.
+
+    Parameters
+    ----------
+    y : Tensor (W, B, N)
+    keep : Tensor (W, B, 1), optional
+        Dropout factor.
+    weight, bias : Tensor (H, W), (H,)
+
+    Returns
+    -------
+    Tensor (H, B, N), in the dtype of autocast where it is on.
+    """
+    device = y.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else y.dtype
+    y, weight, bias = y.to(dtype), weight.to(dtype), bias.to(dtype)
+    return _GeluProject.apply(y, None if keep is None else keep.to(dtype), weight, bias)
+
+
+class _GeluProject(torch.autograd.Function):
+    """Keeps the input only and makes its GELU again in the backward pass: it is the widest tensor of the model."""
+
+    @staticmethod
+    def forward(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias.unsqueeze(-1), weight, _gelu(y, keep).flatten(1)).unflatten(-1, y.shape[1:])
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, Tensor, Tensor], output: Tensor) -> None:
+        y, keep, weight, _ = inputs
+        ctx.save_for_backward(y, keep, weight)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+        y, keep, weight = ctx.saved_tensors
+        grad = grad.flatten(1)
+        grad_weight = grad @ _gelu(y, keep).flatten(1).T
+        grad_y = (weight.T @ grad).unflatten(-1, y.shape[1:])
+        if keep is not None:
+            grad_y = grad_y * keep
+        return torch.ops.aten.gelu_backward(grad_y, y), None, grad_weight, grad.sum(dim=1)
+
+
+def _gelu(y: Tensor, keep: Tensor | None) -> Tensor:
+    activated = nn.functional.gelu(y)
+    return activated if keep is None else activated * keep
