@@ -24,7 +24,7 @@ from codebrain.training.logging import MetricsFile
 
 _log = logging.getLogger(__name__)
 
-RESUMABLE = ("loop.num_workers", "loop.keep_last", "loop.trackers")
+RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
 """What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
 
 

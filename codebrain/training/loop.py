@@ -241,7 +241,8 @@ def _update(
     if accelerator.optimizer_step_was_skipped:
         state.skipped += 1
         sums["train/grad_norm"] = torch.zeros_like(norm)
-    sums["train/skipped_updates"] = float(state.skipped)
+    if accelerator.scaler is not None:
+        sums["train/skipped_updates"] = float(state.skipped)
     return sums
 
 

@@ -1,0 +1,1 @@
+"""Tests; the fixtures are in conftest.py."""
