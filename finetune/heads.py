@@ -1,0 +1,173 @@
+"""Heads: from the backbone's features of a window to its logits.
+
+Shape letters: B batch, C channels, P patches per channel, D width of the features, K outputs.
+
+| head        | what it sees                            | montage        | weights (C = 19, P = 5, D = 200, K = 2) |
+|-------------|-----------------------------------------|----------------|------------------------------------------|
+| `mlp`       | every feature of every patch, in place  | fixed          | the paper's three layers: 19 million     |
+| `linear`    | every feature of every patch, in place  | fixed          | one layer                                |
+| `mean`      | the mean feature of all patches         | any            | one layer on D numbers                   |
+| `attention` | a weighted mean, the weights learnt     | any            | two small layers                         |
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+HeadKind = Literal["mlp", "linear", "mean", "attention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Shape of a head, all of it: what is needed to build it again."""
+
+    kind: HeadKind = "mlp"
+    """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `mean`: one layer on the mean
+    over patches; `attention`: one layer on a learnt weighted mean."""
+    n_chans: int
+    """Channels of a window. `mlp` and `linear` are bound to it."""
+    n_patches: int
+    """Patches per channel. `mlp` and `linear` are bound to it."""
+    width: int
+    """Features per patch."""
+    n_outputs: int
+    """Logits: 1 for two classes and for a regression, otherwise one per class."""
+    hidden: int = 0
+    """First layer of `mlp`; 0 takes the paper's, n_patches * width."""
+    n_queries: int = 4
+    """Learnt queries of `attention`, each with weights of its own; they must divide the width."""
+    dropout: float = 0.1
+    """Share of values dropped before the second and third layer of `mlp`, and of the pooled features of the others."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is no fraction; allowed are 0 to below 1")
+        if self.kind == "attention" and self.width % self.n_queries:
+            raise ValueError(
+                f"an attention head with {self.n_queries} queries does not divide {self.width} features; "
+                f"take one of {', '.join(str(n) for n in range(1, 17) if self.width % n == 0)} queries"
+            )
+
+    @property
+    def any_montage(self) -> bool:
+        """Whether the head takes any number of channels and patches."""
+        return self.kind in ("mean", "attention")
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the classifier, after pooling or flattening."""
+        return self.width if self.any_montage else self.n_chans * self.n_patches * self.width
+
+    def check(self, shape: torch.Size) -> None:
+        """Raise ValueError unless the head takes features of this shape (B, C, P, D)."""
+        _, n_chans, n_patches, width = shape
+        if width != self.width:
+            raise ValueError(f"the head takes features of width {self.width}, the backbone gives {width}")
+        if not self.any_montage and (n_chans, n_patches) != (self.n_chans, self.n_patches):
+            raise ValueError(
+                f"this `{self.kind}` head is bound to windows of {self.n_chans} channels x {self.n_patches} patches, "
+                f"these have {n_chans} x {n_patches}. Give it windows of the montage it was trained on, or train one "
+                "with `--head mean` or `--head attention`, which take any."
+            )
+
+
+class Head(nn.Module):
+    """Pool or flatten, standardise, classify.
+
+    What the classifier sees is shifted and scaled by constants, 0 and 1 until `standardise` sets them. A probe needs
+    that: features of frozen backbones differ in size, and a rate that suits one would favour it over another. Full
+    fine-tuning learns its own scale and leaves them alone.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pool = _pool(config)
+        self.register_buffer("shift", torch.zeros(config.n_inputs))
+        self.register_buffer("scale", torch.ones(config.n_inputs))
+        self.classify = _classifier(config)
+
+    def standardise(self, mean: Tensor, spread: Tensor) -> None:
+        """Shift and scale by the mean and the standard deviation (n_inputs,) of pooled training features."""
+        self.shift.copy_(mean)
+        # An input that never moves (a dead unit) keeps its size instead of being blown up.
+        self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, P, D) to logits (B, K).
+
+        Raises
+        ------
+        ValueError
+            The head is bound to another montage or window length.
+        """
+        self.config.check(features.shape)
+        return self.classify((self.pool(features) - self.shift) / self.scale)
+
+
+class MeanPool(nn.Module):
+    """Mean over channels and patches: (B, C, P, D) to (B, D)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool."""
+        return features.mean(dim=(1, 2))
+
+
+class AttentionPool(nn.Module):
+    """Weighted mean over channels and patches, each group of features with weights of its own.
+
+    The D features fall into Q groups; a learnt query scores every patch for each group, a softmax over all patches of
+    the window makes weights of the scores: multi-head attention with learnt queries and the features as values.
+    """
+
+    def __init__(self, width: int, n_queries: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, n_queries)
+        # Equal weights at the start: training departs from the mean pool.
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, P, D) to (B, D)."""
+        tokens = features.flatten(1, 2)
+        weights = self.weights(features).flatten(1, 2)
+        grouped = tokens.unflatten(-1, (self.score.out_features, -1))
+        return torch.einsum("bnq,bnqd->bqd", weights, grouped).flatten(1)
+
+    def weights(self, features: Tensor) -> Tensor:
+        """(B, C, P, Q): how much each patch counts for each query; they sum to 1 over the window."""
+        scores = self.score(features)
+        return scores.flatten(1, 2).softmax(dim=1).reshape(scores.shape)
+
+
+def _pool(config: HeadConfig) -> nn.Module:
+    if config.kind == "mean":
+        return MeanPool()
+    if config.kind == "attention":
+        return AttentionPool(config.width, config.n_queries)
+    return nn.Flatten()
+
+
+def _classifier(config: HeadConfig) -> nn.Sequential:
+    if config.kind != "mlp":
+        return nn.Sequential(nn.Dropout(config.dropout), _start_at_zero(nn.Linear(config.n_inputs, config.n_outputs)))
+    sizes = [config.n_inputs, config.hidden or config.n_patches * config.width, config.width]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ELU(), nn.Dropout(config.dropout)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], config.n_outputs))
+
+
+def _start_at_zero(layer: nn.Linear) -> nn.Linear:
+    """Begin a linear classifier at equal odds: on thousands of inputs the usual start is a confident random guess."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(cast(Tensor, layer.bias))
+    return layer

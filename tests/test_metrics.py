@@ -1,0 +1,130 @@
+"""Figures of merit against scikit-learn, and the bootstrap over subjects against doing it the slow way."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from finetune import bootstrap, metrics
+from finetune.metrics import Predictions
+
+
+def make_predictions(kind, *, n=240, n_subjects=6, n_classes=4, seed=0, ties=False) -> Predictions:
+    rng = np.random.default_rng(seed)
+    subject = np.array([f"S{index % n_subjects}" for index in range(n)])
+    if kind == "regression":
+        label = rng.normal(50, 3, n)
+        score = (label + rng.normal(0, 2, n))[:, None]
+    else:
+        n_classes = 2 if kind == "binary" else n_classes
+        label = rng.choice(n_classes, n, p=np.arange(1, n_classes + 1) / np.arange(1, n_classes + 1).sum())
+        logits = rng.normal(size=(n, n_classes)) + 1.2 * np.eye(n_classes)[label]
+        score = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        if ties:
+            score = np.round(score, 1)
+            score[:, 0] = 1 - score[:, 1]
+    return Predictions(window=np.arange(n), subject=subject, label=label, score=score)
+
+
+def test_binary_figures_are_those_of_scikit_learn():
+    p = make_predictions("binary")
+    probability, called = p.score[:, 1], (p.score[:, 1] > 0.5).astype(int)
+    precision, recall, _ = sk.precision_recall_curve(p.label, probability)
+    assert metrics.score("binary", p) == pytest.approx(
+        {
+            "balanced_accuracy": sk.balanced_accuracy_score(p.label, called),
+            "kappa": sk.cohen_kappa_score(p.label, called),
+            "weighted_f1": sk.f1_score(p.label, called, average="weighted"),
+            "auroc": sk.roc_auc_score(p.label, probability),
+            "pr_auc": sk.auc(recall, precision),
+            "average_precision": sk.average_precision_score(p.label, probability),
+        }
+    )
+
+
+def test_pr_auc_and_average_precision_are_different_numbers():
+    figures = metrics.score("binary", make_predictions("binary"))
+    assert figures["pr_auc"] != figures["average_precision"]
+
+
+def test_perfect_predictions():
+    label = np.arange(60) % 3
+    p = Predictions(window=np.arange(60), subject=np.full(60, "S"), label=label, score=np.eye(3)[label])
+    assert metrics.score("multiclass", p) == {"balanced_accuracy": 1.0, "kappa": 1.0, "weighted_f1": 1.0}
+    assert metrics.confusion(p, 3).tolist() == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+
+
+def test_a_constant_guess_scores_chance():
+    p = make_predictions("binary")
+    constant = Predictions(window=p.window, subject=p.subject, label=p.label, score=np.tile([0.3, 0.7], (len(p), 1)))
+    figures, chance = metrics.score("binary", constant), metrics.chance("binary", p.label)
+    for name in ("balanced_accuracy", "kappa", "auroc", "average_precision"):
+        assert figures[name] == pytest.approx(chance[name]), name
+
+
+def test_one_class_leaves_the_ranking_undefined_not_wrong():
+    p = make_predictions("binary")
+    only = p.take(p.label == 1)
+    figures = metrics.score("binary", only)
+    assert np.isnan(figures["auroc"])
+    assert np.isnan(figures["pr_auc"])
+    assert figures["balanced_accuracy"] == pytest.approx((only.predicted() == 1).mean())
+
+
+def test_regression_figures():
+    p = make_predictions("regression")
+    figures = metrics.score("regression", p)
+    value = p.score[:, 0]
+    assert figures["r2"] == pytest.approx(sk.r2_score(p.label, value))
+    assert figures["rmse"] == pytest.approx(np.sqrt(np.mean((p.label - value) ** 2)))
+    assert figures["pearson_r"] == pytest.approx(np.corrcoef(p.label, value)[0, 1])
+    mean = Predictions(window=p.window, subject=p.subject, label=p.label, score=np.full((len(p), 1), p.label.mean()))
+    assert metrics.score("regression", mean)["r2"] == pytest.approx(0, abs=1e-12)
+    assert metrics.score("regression", mean)["rmse"] == pytest.approx(metrics.chance("regression", p.label)["rmse"])
+
+
+def test_per_class_and_per_subject_tables():
+    p = make_predictions("multiclass")
+    table = metrics.per_class(p, ("a", "b", "c", "d"))
+    assert [row["windows"] for row in table] == np.bincount(p.label).tolist()
+    assert np.mean([row["recall"] for row in table]) == pytest.approx(
+        metrics.score("multiclass", p)["balanced_accuracy"]
+    )
+    rows = metrics.per_subject("multiclass", p)
+    assert [row["subject"] for row in rows] == [f"S{index}" for index in range(6)]
+    assert sum(row["windows"] * row["accuracy"] for row in rows) == pytest.approx((p.predicted() == p.label).sum())
+
+
+def test_predictions_survive_a_file(tmp_path):
+    p = make_predictions("binary")
+    p.save(tmp_path / "p.npz")
+    again = Predictions.load(tmp_path / "p.npz")
+    for name in ("window", "subject", "label", "score"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(p, name))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_every_draw_equals_scikit_learn_on_the_repeated_windows(kind, ties):
+    p = make_predictions(kind, n=120, ties=ties)
+    names = np.unique(p.subject)
+    draws = np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), size=20).astype(float)
+    fast = bootstrap.resampled(kind, p, draws)
+    for number, draw in enumerate(draws):
+        rows = np.concatenate(
+            [np.tile(np.flatnonzero(p.subject == name), int(n)) for name, n in zip(names, draw, strict=True)]
+        )
+        slow = metrics.score(kind, p.take(rows))
+        for name, value in slow.items():
+            assert fast[name][number] == pytest.approx(value, abs=1e-10), (number, name)
+
+
+def test_an_interval_holds_the_figure_and_narrows_with_subjects():
+    few, many = (make_predictions("binary", n=40 * n, n_subjects=n, seed=3) for n in (5, 40))
+    narrow, wide = (bootstrap.intervals("binary", [p], n_draws=400)["auroc"] for p in (many, few))
+    assert narrow[0] < metrics.score("binary", many)["auroc"] < narrow[1]
+    assert narrow[1] - narrow[0] < wide[1] - wide[0]
+    assert bootstrap.intervals("binary", [many], n_draws=400)["auroc"] == narrow, "the draws are a function of the seed"
+
+
+def test_one_subject_has_no_interval():
+    assert bootstrap.intervals("binary", [make_predictions("binary", n_subjects=1)], n_draws=10) == {}
