@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from codebrain.channels import canonical_name, positions
 from codebrain.training.logging import TIME_PREFIX, read_metrics
 
 
@@ -34,6 +38,46 @@ def curves(run_dir: str | os.PathLike[str], *, names: list[str] | None = None) -
         axis.set_xlabel("step (optimizer updates)", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
+    save(figure, target)
+    return target
+
+
+def accuracy_by_electrode(
+    run_dir: str | os.PathLike[str], ch_names: Sequence[str], temporal: Tensor, frequency: Tensor
+) -> Path | None:
+    """Draw `figures/accuracy_by_electrode.png`: two scalp maps of the share of hidden codes named at first guess.
+
+    Parameters
+    ----------
+    run_dir : path
+    ch_names : sequence of str
+        The electrodes; those that are none (bipolar pairs) are left out.
+    temporal, frequency : (C,) Tensor
+        Shares, 0 to 1.
+
+    Returns
+    -------
+    path, or None if fewer than four electrodes have a place on the scalp.
+    """
+    import mne
+    from matplotlib.figure import Figure
+
+    placed = [row for row, name in enumerate(ch_names) if canonical_name(name) is not None]
+    if len(placed) < 4:
+        return None
+    names = [ch_names[row] for row in placed]
+    info = mne.create_info(names, 1.0, "eeg")
+    head = 0.095 * positions(names)
+    info.set_montage(mne.channels.make_dig_montage(dict(zip(names, head, strict=True)), coord_frame="head"))
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, values, title in zip(axes, (temporal, frequency), ("temporal codes", "frequency codes"), strict=True):
+        percent = 100 * values.cpu().numpy()[placed]
+        image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=True)
+        axis.set_title(title)
+        figure.colorbar(image, ax=axis, shrink=0.7, label="named at first guess (%)")
+    figure.suptitle("Hidden patches on held-out subjects")
+    target = Path(run_dir) / "figures" / "accuracy_by_electrode.png"
     save(figure, target)
     return target
 

@@ -1,0 +1,225 @@
+"""Stage 2: train EEGSSM to name the codes of hidden patches, in both vocabularies.
+
+accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml \\
+    --data STORE --tokenizer RUN1 --run_dir RUN2
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from codebrain import masking, prediction
+from codebrain.backbone import BackboneConfig
+from codebrain.config import command, parse
+from codebrain.data.windows import Batch, SplitConfig, WindowDataset, split_subjects
+from codebrain.model import MaskedTokenModel
+from codebrain.patches import to_model_units
+from codebrain.training import figures, launch
+from codebrain.training.launch import LoopConfig, Run
+from codebrain.training.loop import fit
+from codebrain.training.optim import OptimConfig, parameter_groups
+from codebrain.training.sampling import eval_batches
+from codebrain.weights import save_export
+from tokenizer import DualTokenizer
+from tokenizer.cache import ensure_codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Which patches the model must name."""
+
+    kind: Literal["bernoulli", "exact", "blocks"] = "bernoulli"
+    """bernoulli: each patch by itself, as published; exact: the same number in every window; blocks: rectangles of
+    neighbouring channels and patches."""
+    ratio: float = 0.5
+    """Share of the patches that are hidden."""
+    block: tuple[int, int] = (4, 4)
+    """Size of a block: (channels, patches)."""
+    symmetric: bool = False
+    """Whether each window is also shown with the other patches hidden (LaBraM)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage2Config:
+    """Everything a stage-2 run depends on."""
+
+    data: list[str]
+    """Corpus stores that codebrain-prep wrote."""
+    tokenizer: str
+    """Stage-1 run folder, export folder or Hub id."""
+    run_dir: str
+    """Folder of the run; launching again with the same one takes the run up."""
+    token_cache: Literal["on", "off"] = "on"
+    """on: compute the store's codes once and read them afterwards; off: run the tokenizer at every step."""
+    mask: MaskConfig = MaskConfig()
+    """Which patches are hidden."""
+    model: BackboneConfig = BackboneConfig()
+    """Sizes of the backbone."""
+    split: SplitConfig = SplitConfig()
+    """Subjects held out to validate on."""
+    optim: OptimConfig = OptimConfig(lr=5e-4, weight_decay=5e-3, warmup_steps=500, grad_clip=5.0)
+    """Optimizer and schedule."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(total_steps=100_000))
+    """Length and bookkeeping of the run."""
+
+
+def main() -> int:
+    """Run the command."""
+    config = parse(Stage2Config, prog="stage2.py", description=(__doc__ or "").splitlines()[0])
+    run = launch.start(config.run_dir, config.loop, config)
+    if run.summary is not None:
+        run.say(f"{run.path} is finished: {run.export}")
+        return 0
+    tokenizer, train, valid = _open(config, run)
+    sizes = dataclasses.asdict(config.model)
+    model = MaskedTokenModel(tokenizer.config.n_codes_t, tokenizer.config.n_codes_f, **sizes).to(run.device)
+    task = Stage2(config, run, tokenizer, valid)
+    result = fit(
+        run,
+        model=model,
+        groups=parameter_groups(model, config.optim.weight_decay),
+        loss_fn=task.loss,
+        evaluate=task.evaluate,
+        train=train,
+        optim=config.optim,
+    )
+    accuracy = task.accuracy_by_electrode(model)
+    if run.is_main:
+        save_export(model, run.export)
+        figures.curves(run.path)
+        figures.accuracy_by_electrode(run.path, *accuracy)
+    run.finish(dataclasses.asdict(result))
+    run.say(_report(result.last, run))
+    return 0
+
+
+def _open(config: Stage2Config, run: Run) -> tuple[DualTokenizer, WindowDataset, WindowDataset]:
+    """Open tokenizer and stores, and check that they fit, before any long work."""
+    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(run.device).requires_grad_(False).eval()
+    sizes = tokenizer.config
+    if config.model.patch_size != sizes.patch_size:
+        raise ValueError(
+            f"the tokenizer's codes stand for patches of {sizes.patch_size} samples, --model.patch_size is "
+            f"{config.model.patch_size}; the two must be equal."
+        )
+    dataset = WindowDataset(config.data)
+    for store in dataset.stores:
+        store.require(sfreq=sizes.sfreq, patch_seconds=sizes.patch_size / sizes.sfreq)
+    for montage in dataset.montages:
+        # One silent window: what the tokenizer cannot name, it says now.
+        silence = torch.zeros(1, len(montage.ch_names), montage.n_times, device=run.device)
+        tokenizer.encode(silence, montage.ch_names)
+    train, valid = split_subjects(dataset, config.split)
+    run.say(
+        f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
+        f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
+    )
+    if config.token_cache == "on":
+        batch_size = config.loop.eval_batch_size or config.loop.batch_size
+        codes = ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=batch_size)
+        train, valid = train.with_codes(codes), valid.with_codes(codes)
+    return tokenizer, train, valid
+
+
+class Stage2:
+    """Loss and validation of masked code prediction."""
+
+    def __init__(self, config: Stage2Config, run: Run, tokenizer: DualTokenizer, valid: WindowDataset) -> None:
+        self.config, self.run, self.tokenizer, self.valid = config, run, tokenizer, valid
+        self.n_codes = (tokenizer.config.n_codes_t, tokenizer.config.n_codes_f)
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Cross-entropy of both codes over hidden patches.
+
+        The mask is drawn for all windows of the step, wherever they are computed, and the sums are divided by the
+        hidden patches of all of them: so a batch in parts gives the gradient of the whole.
+        """
+        codes_t, codes_f = self._codes(batch)
+        whole = self._mask((batch.global_size, *codes_t.shape[1:]), generator)
+        mask = whole[batch.offset : batch.offset + len(batch)].to(batch.x.device)
+        # The loop averages over the parts of a step.
+        n_hidden = int(whole.sum()) * len(batch) / batch.global_size
+        x = to_model_units(batch.x)
+        if self.config.mask.symmetric:
+            x, mask = torch.cat([x, x]), torch.cat([mask, ~mask])
+            codes_t, codes_f = torch.cat([codes_t, codes_t]), torch.cat([codes_f, codes_f])
+            n_hidden = codes_t[: len(batch)].numel()
+        logits_t, logits_f = model(x, mask)
+        loss_t = prediction.code_loss(logits_t, codes_t[mask], n_hidden)
+        loss_f = prediction.code_loss(logits_f, codes_f[mask], n_hidden)
+        return loss_t + loss_f, {"loss_t": loss_t, "loss_f": loss_f}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Figures on held-out subjects, the same masks at every validation. Collective."""
+        tallies = [prediction.CodeTally(n, self.run.device) for n in self.n_codes]
+        for batch, mask, logits in self._predictions(model):
+            for tally, guess, codes in zip(tallies, logits, self._codes(batch), strict=True):
+                tally.add(guess, codes[mask])
+        found: dict[str, float] = {}
+        for tally, suffix in zip(tallies, "tf", strict=True):
+            found |= tally.figures(self._total(tally.sums()), suffix)
+        nats = sum(found[f"bits_{suffix}"] for suffix in "tf") * torch.tensor(2.0).log().item()
+        return {"valid/loss": nats, **{f"valid/{name}": value for name, value in found.items()}}
+
+    def accuracy_by_electrode(self, model: nn.Module) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """Electrodes, and the share of right first guesses at each, temporal and frequency. Collective."""
+        names = dict.fromkeys(name for montage in self.valid.montages for name in montage.ch_names)
+        tally = prediction.ElectrodeTally(list(names), self.run.device)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            for batch, mask, logits in self._predictions(model):
+                right = [
+                    guess.argmax(-1) == codes[mask] for guess, codes in zip(logits, self._codes(batch), strict=True)
+                ]
+                tally.add(batch.ch_names, mask, *right)
+        model.train(was_training)
+        return tally.ch_names, *tally.accuracy(self._total(tally.counts))
+
+    def _predictions(self, model: nn.Module) -> Any:
+        loop, generator = self.config.loop, torch.Generator()
+        batches = eval_batches(
+            self.valid, loop.eval_batch_size or loop.batch_size, rank=self.run.rank, world=self.run.world
+        )
+        for batch in (batch.to(self.run.device) for batch in batches):
+            # The mask belongs to the windows, whichever process validates them.
+            generator.manual_seed(int(batch.window[0]))
+            n_patches = batch.x.shape[-1] // self.config.model.patch_size
+            mask = self._mask((len(batch), len(batch.ch_names), n_patches), generator).to(batch.x.device)
+            yield batch, mask, model(to_model_units(batch.x), mask)
+
+    def _mask(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        config = self.config.mask
+        if config.kind == "blocks":
+            block = (min(config.block[0], shape[1]), min(config.block[1], shape[2]))
+            return masking.blocks(shape, config.ratio, block, generator)
+        draw = masking.exact if config.kind == "exact" else masking.bernoulli
+        return draw(shape, config.ratio, generator)
+
+    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if batch.codes_t is not None and batch.codes_f is not None:
+            return batch.codes_t, batch.codes_f
+        codes = self.tokenizer.encode(batch.x, batch.ch_names)
+        return codes.t, codes.f
+
+    def _total(self, sums: Tensor) -> Tensor:
+        return self.run.accelerator.reduce(sums, reduction="sum") if self.run.world > 1 else sums
+
+
+def _report(figures_: dict[str, float], run: Run) -> str:
+    lines = [f"backbone: {run.export}", "held-out subjects   bits   unigram entropy   top-1   most frequent code"]
+    for suffix, name in (("t", "temporal"), ("f", "frequency")):
+        value = {key: figures_[f"valid/{key}_{suffix}"] for key in ("bits", "entropy", "top1", "majority")}
+        lines.append(
+            f"{name:<18}{value['bits']:>6.2f}{value['entropy']:>18.2f}{value['top1']:>8.1%}{value['majority']:>21.1%}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command(main)
