@@ -124,6 +124,11 @@ def channel_type(label: str) -> ChannelType:
     return "reference" if all(_REFERENCE_NAME.match(part) for part in parts) else "misc"
 
 
+def bare_label(label: str) -> str:
+    """A label without what surrounds its name in a file: "EEG A2-A1" gives "A2-A1", "EEG FP1 - REF" gives "FP1-REF"."""
+    return "-".join(_parts(label))
+
+
 def electrode_index(ch_names: Sequence[str]) -> list[int]:
     """Rows of `ELECTRODES` for channel names in any spelling.
 

@@ -1,0 +1,202 @@
+"""Resample, band-pass, notch: linear filters that can be applied to any stretch of a recording.
+
+Each stage knows which samples of its input it needs for a stretch of its output, so that a day-long recording is
+cleaned in pieces with the result of cleaning it whole. Filters are zero-phase FIR filters of MNE's design; band-pass
+and notch are one kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, Protocol
+
+import mne
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import firwin, oaconvolve, resample_poly
+
+Samples = npt.NDArray[np.floating]
+"""(C, T) microvolts."""
+
+# Sampling rates are quotients of small integers; a remaining error of 1e-8 is a millisecond in a day.
+_MAX_DENOMINATOR = 10_000
+_ZERO_CROSSINGS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanConfig:
+    """Sampling rate and filters."""
+
+    sfreq: float = 200.0
+    """Sampling rate of the windows in Hz."""
+    l_freq: float | None = 0.3
+    """Lower edge of the pass band in Hz; null for none."""
+    h_freq: float | None = 75.0
+    """Upper edge of the pass band in Hz; null for none."""
+    notch: float | Literal["auto"] | None = 60.0
+    """Line frequency to remove in Hz; `auto` looks for 50 or 60 Hz in each recording; null for none."""
+    order: Literal["resample_first", "filter_first"] = "resample_first"
+    """Whether the filters run at the new sampling rate (less work) or at the recording's."""
+
+    def __post_init__(self) -> None:
+        if self.sfreq <= 0:
+            raise ValueError(f"clean.sfreq is {self.sfreq:g} Hz; it must be positive")
+        if self.h_freq is not None and self.h_freq >= self.sfreq / 2:
+            raise ValueError(
+                f"clean.h_freq {self.h_freq:g} Hz must be below half of clean.sfreq, {self.sfreq / 2:g} Hz"
+            )
+        if self.l_freq is not None and self.h_freq is not None and self.l_freq >= self.h_freq:
+            raise ValueError(f"clean.l_freq {self.l_freq:g} Hz must be below clean.h_freq {self.h_freq:g} Hz")
+
+
+class Stage(Protocol):
+    """A linear map of samples that knows its reach."""
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Stretch of the input that the output samples `start` to `stop` depend on; it may exceed the recording."""
+
+    def __call__(self, x: Samples, start: int, stop: int) -> Samples:
+        """Output samples `start` to `stop` from exactly the input that they need."""
+
+
+class Fir:
+    """Zero-phase filter with a symmetric kernel of odd length."""
+
+    def __init__(self, kernel: npt.NDArray[np.float64]) -> None:
+        self.kernel = kernel
+        self.reach = len(kernel) // 2
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
+        return start - self.reach, stop + self.reach
+
+    def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
+        return oaconvolve(x, self.kernel.astype(x.dtype)[None], mode="valid", axes=-1)
+
+
+class Resampler:
+    """Polyphase change of the sampling rate by `up / down`."""
+
+    def __init__(self, ratio: Fraction) -> None:
+        self.up, self.down = ratio.numerator, ratio.denominator
+        faster = max(self.up, self.down)
+        self.half = _ZERO_CROSSINGS * faster
+        self.kernel = firwin(2 * self.half + 1, 1 / faster, window=("kaiser", 5.0))
+        self.reach = math.ceil(self.half / self.up)
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
+        # From a multiple of `down`, so that the piece's first sample falls on a sample of the output.
+        first = (start * self.down // self.up - self.reach) // self.down * self.down
+        return first, -(-(stop - 1) * self.down // self.up) + self.reach + 1
+
+    def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
+        skipped = start - self.needs(start, stop)[0] // self.down * self.up
+        y = resample_poly(x, self.up, self.down, axis=-1, window=self.kernel.astype(x.dtype))
+        return y[:, skipped : skipped + stop - start]
+
+
+class Chain:
+    """All that happens to the samples of one recording between the file and the windows.
+
+    Parameters
+    ----------
+    config : CleanConfig
+    sfreq : float
+        Sampling rate of the recording in Hz.
+    n_times : int
+        Its number of samples.
+    line_hz : float, optional
+        Line frequency that was found in it, for `notch: auto`.
+
+    Attributes
+    ----------
+    n_out : int
+        Number of samples after resampling.
+    edge : int
+        Samples at either end of the output that depend on what lies beyond the recording.
+    """
+
+    def __init__(self, config: CleanConfig, *, sfreq: float, n_times: int, line_hz: float | None = None) -> None:
+        ratio = Fraction(config.sfreq / sfreq).limit_denominator(_MAX_DENOMINATOR)
+        rate = config.sfreq if config.order == "resample_first" else sfreq
+        kernel = design_kernel(config, rate, line_hz)
+        resampler = None if ratio == 1 else Resampler(ratio)
+        fir = None if kernel is None else Fir(kernel)
+        stages = (resampler, fir) if config.order == "resample_first" else (fir, resampler)
+        self.stages: list[Stage] = [stage for stage in stages if stage is not None]
+        self.n_times = n_times
+        self.n_out = int(n_times * ratio)
+        reach_seconds = (fir.reach / rate if fir else 0.0) + (resampler.reach / sfreq if resampler else 0.0)
+        self.edge = math.ceil(reach_seconds * config.sfreq)
+
+    def clean(self, read: Callable[[int, int], Samples], start: int, stop: int) -> Samples:
+        """Output samples `start` to `stop`.
+
+        Parameters
+        ----------
+        read : callable
+            `read(a, b)` returns the recording's samples a to b, 0 <= a < b <= n_times, as (C, b - a).
+        """
+        spans = self._needs(start, stop)
+        x = _read_beyond(read, *spans[0], self.n_times)
+        for stage, span in zip(self.stages, spans[1:], strict=True):
+            x = stage(x, *span)
+        return x
+
+    def _needs(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Stretch before the first stage, ..., after the last."""
+        spans = [(start, stop)]
+        for stage in reversed(self.stages):
+            spans.insert(0, stage.needs(*spans[0]))
+        return spans
+
+
+def design_kernel(config: CleanConfig, rate: float, line_hz: float | None) -> npt.NDArray[np.float64] | None:
+    """Kernel of band-pass and notch together at `rate` Hz, as MNE designs them; None if there is nothing to do.
+
+    Edges that the rate cannot represent are left out: below 150 Hz nothing is above 75 Hz.
+    """
+    high = config.h_freq if config.h_freq is not None and config.h_freq < rate / 2 else None
+    kernel = np.ones(1)
+    if config.l_freq is not None or high is not None:
+        kernel = _fir(rate, config.l_freq, high)
+    line = line_hz if config.notch == "auto" else config.notch
+    for frequency in _harmonics(line, min(rate, config.sfreq) / 2):
+        # The widths of mne.filter.notch_filter.
+        half_width = frequency / 400 + 0.5
+        low_edge, high_edge = frequency - half_width, frequency + half_width
+        kernel = np.convolve(kernel, _fir(rate, high_edge, low_edge, transition=1.0))
+    return kernel if len(kernel) > 1 else None
+
+
+def _harmonics(line: float | None, nyquist: float) -> list[float]:
+    if line is None:
+        return []
+    return [line * n for n in range(1, int(nyquist // line) + 1) if line * n + 2 < nyquist]
+
+
+def _fir(
+    rate: float, l_freq: float | None, h_freq: float | None, transition: float | Literal["auto"] = "auto"
+) -> npt.NDArray[np.float64]:
+    return mne.filter.create_filter(
+        None, rate, l_freq, h_freq, l_trans_bandwidth=transition, h_trans_bandwidth=transition, verbose="error"
+    )
+
+
+def _read_beyond(read: Callable[[int, int], Samples], start: int, stop: int, n_times: int) -> Samples:
+    """Samples `start` to `stop`; beyond the ends the recording goes on point-reflected, then constant."""
+    x = read(max(start, 0), min(stop, n_times))
+    before, after = max(-start, 0), max(stop - n_times, 0)
+    return np.concatenate([*_reflected(x, before, "left"), x, *_reflected(x, after, "right")], axis=1)
+
+
+def _reflected(x: Samples, length: int, side: str) -> Sequence[Samples]:
+    if not length:
+        return []
+    mirrored = x if side == "right" else x[:, ::-1]
+    known = 2 * mirrored[:, -1:] - mirrored[:, -2 : -2 - length : -1]
+    rest = np.repeat(known[:, -1:], length - known.shape[1], axis=1)
+    outward = np.concatenate([known, rest], axis=1)
+    return [outward if side == "right" else outward[:, ::-1]]

@@ -1,0 +1,184 @@
+"""The command `codebrain-prep`: corpus, task, synthetic, info."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from codebrain.config import command, parse, to_dict
+from codebrain.data.format import Store
+from data_prep.corpora import find_recordings, say_subjects
+from data_prep.engine import Backend, EngineConfig
+from data_prep.info import describe
+from data_prep.output import Preparation
+from data_prep.recipe import Recipe
+from data_prep.synthetic import SyntheticConfig, write_recordings
+from data_prep.tasks import TASKS, Task
+
+USAGE = """usage: codebrain-prep COMMAND ...
+
+  corpus PATH... --output STORE     windows of recordings in files or folders, for pre-training
+  task NAME PATH --output STORE     labelled windows of a data set: {tasks}
+  synthetic FOLDER                  EDF files of simulated EEG
+  info STORE                        what a store holds
+
+`codebrain-prep COMMAND --help` lists the flags of each.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where the result goes and where the work is done."""
+
+    output: str
+    """Folder of the store; made if it is not there, completed if it is."""
+    workers: int = 0
+    """Number of processes; 0 for one per core."""
+    backend: Backend = "loky"
+    """`loky`: processes on this machine; `dask`: a running Dask cluster."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler, such as tcp://host:8786."""
+    shard: str | None = None
+    """i/n: do only the i-th of n parts (1/4 to 4/4), as one job of an array; the last command is one without."""
+
+    def engine(self) -> EngineConfig:
+        """The part that says where the work is done."""
+        return EngineConfig(workers=self.workers, backend=self.backend, scheduler=self.scheduler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCommand(RunOptions, Recipe):
+    """Cut recordings into clean windows for pre-training."""
+
+    paths: list[str]
+    """Files or folders with recordings."""
+    subject_pattern: str | None = None
+    """Regular expression whose first group, in a recording's path, is its subject."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticCommand:
+    """Write EDF files of simulated EEG with eyes open and closed."""
+
+    folder: str
+    """Folder for the files."""
+    subjects: int = 8
+    """Number of simulated persons, one file each."""
+    minutes: float = 4.0
+    """Length of each file in minutes."""
+    seed: int = 0
+    """Same seed, same files; a person's file does not depend on how many others there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoCommand:
+    """Say what a store holds."""
+
+    store: str
+    """Folder of the store."""
+
+
+def main() -> None:
+    """Entry point of `codebrain-prep`."""
+    command(_main)
+
+
+def _main() -> int:
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "corpus": _corpus,
+        "task": _task,
+        "synthetic": _synthetic,
+        "info": _info,
+    }
+    arguments = sys.argv[1:]
+    usage = USAGE.format(tasks=", ".join(TASKS))
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in commands:
+        raise ValueError(f"no command {name!r}.\n{usage}")
+    return commands[name](rest)
+
+
+def _corpus(arguments: Sequence[str]) -> int:
+    given = parse(
+        CorpusCommand, arguments, prog="codebrain-prep corpus", description=_doc(CorpusCommand), positional=["paths"]
+    )
+    recipe = _part(Recipe, given)
+    sources = find_recordings(given.paths, given.subject_pattern)
+    print(say_subjects(sources))
+    preparation = Preparation(
+        store=given.output,
+        recipe=recipe,
+        sources=sources,
+        constants={**to_dict(recipe), "subject_pattern": given.subject_pattern},
+    )
+    return preparation.run(given.engine(), given.shard)
+
+
+def _task(arguments: Sequence[str]) -> int:
+    names = ", ".join(TASKS)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: codebrain-prep task NAME PATH --output STORE\n\nNAME is one of: {names}")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r}; there are: {names}")
+    task_class = TASKS[name]
+    # One flat set of flags: the task's own, and where the work is done.
+    fields: list[Any] = [("path", str, field())]
+    command_class: Any = dataclasses.make_dataclass(
+        "TaskCommand", fields, bases=(task_class, RunOptions), frozen=True, kw_only=True
+    )
+    given = parse(
+        command_class,
+        rest,
+        prog=f"codebrain-prep task {name}",
+        description=_doc(task_class),
+        positional=["path"],
+    )
+    task: Task = _part(task_class, given)
+    sources = task.sources(given.path)
+    print(say_subjects(sources))
+    preparation = Preparation(
+        store=given.output, recipe=task.recipe(), sources=sources, constants=task.constants(), task=task
+    )
+    return preparation.run(given.engine(), given.shard)
+
+
+def _synthetic(arguments: Sequence[str]) -> int:
+    given = parse(
+        SyntheticCommand,
+        arguments,
+        prog="codebrain-prep synthetic",
+        description=_doc(SyntheticCommand),
+        positional=["folder"],
+    )
+    files = write_recordings(
+        given.folder, SyntheticConfig(minutes=given.minutes), subjects=given.subjects, seed=given.seed
+    )
+    print(f"{len(files)} recordings of {given.minutes:g} minutes in {given.folder}")
+    return 0
+
+
+def _info(arguments: Sequence[str]) -> int:
+    given = parse(
+        InfoCommand, arguments, prog="codebrain-prep info", description=_doc(InfoCommand), positional=["store"]
+    )
+    print(describe(Store.open(given.store)))
+    return 0
+
+
+def _part(part_class: Any, whole: Any) -> Any:
+    """The fields of `whole` that belong to one of its base classes."""
+    return part_class(**{entry.name: getattr(whole, entry.name) for entry in dataclasses.fields(part_class)})
+
+
+def _doc(config_class: Any) -> str:
+    return (config_class.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

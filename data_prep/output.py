@@ -1,0 +1,181 @@
+"""The folder that a preparation fills: what is to be done, what has been done, and the finished store.
+
+STORE/progress/plan.json        constants of the preparation and the recordings in the order of their rows
+progress/000012.json      what became of the recording of row 12
+shards/000012.h5          its windows
+recordings.csv store.json written last, by `codebrain.data.format`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codebrain.data.format import FORMAT_VERSION, PARTIAL_SUFFIX, Store, StoreInfo, publish, write_store
+from data_prep.corpora import Source
+from data_prep.engine import EngineConfig, run
+from data_prep.recipe import Recipe
+from data_prep.tasks.base import Task
+from data_prep.write import EverywhereCutter, Job, Result, read_result
+
+NOTHING_USABLE = 1
+"""Exit code when not one window came out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """One store in the making."""
+
+    store: str
+    """Folder of the store."""
+    recipe: Recipe
+    """What is done to each recording."""
+    sources: Sequence[Source]
+    """The recordings."""
+    constants: dict[str, Any]
+    """All that the content of the store depends on besides the recordings, of JSON types."""
+    task: Task | None = None
+    """Where the labels come from, in a task."""
+
+    def run(self, engine: EngineConfig, shard: str | None = None) -> int:
+        """Do what is missing, write the store and say what came of it. Returns the exit code."""
+        part, parts = _part_of(shard)
+        folder = Path(self.store)
+        keys = self._plan(folder)
+        known = {source.key: source for source in self.sources}
+        jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
+        mine = [job for job in jobs if job.row % parts == part]
+        if any(read_result(job) is None for job in mine):
+            # From here until the end the index would not fit what lies beside it.
+            (folder / "store.json").unlink(missing_ok=True)
+        n_done, rate = run(mine, engine)
+        results = [result for job in jobs if (result := read_result(job)) is not None]
+        print(_summary(results, n_done, rate, self.recipe.clean.sfreq))
+        if parts > 1:
+            print(f"part {shard} is done; when all are, run the same command without --shard to complete the store")
+            return 0
+        if not any(result.shard for result in results):
+            print(f"no window was usable: {folder / 'recordings.csv'} is not written. Reasons:\n{_reasons(results)}")
+            return NOTHING_USABLE
+        store = self._finish(folder, results)
+        print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
+        return 0
+
+    def _job(self, row: int, source: Source) -> Job:
+        info = self.task.info() if self.task else None
+        return Job(
+            store=self.store,
+            row=row,
+            source=source,
+            recipe=self.recipe,
+            cutter=self.task or EverywhereCutter(),
+            is_labelled=info is not None,
+            has_split=info is not None and info.has_split,
+        )
+
+    def _plan(self, folder: Path) -> list[str]:
+        """Recordings in the order of their rows: those of an earlier run keep theirs, new ones follow."""
+        path = folder / "progress" / "plan.json"
+        identity = {"format_version": FORMAT_VERSION, **self.constants}
+        rows: list[str] = []
+        if path.exists():
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            _check_same(folder, plan["constants"], json.loads(json.dumps(identity)))
+            rows = plan["recordings"]
+        elif folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
+        known = set(rows)
+        added = [source.key for source in self.sources if source.key not in known]
+        if added or not rows:
+            rows = [*rows, *added]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The parts of a job array write the same plan at the same time.
+            partial = path.with_name(f"plan.{os.getpid()}{PARTIAL_SUFFIX}")
+            partial.write_text(json.dumps({"constants": identity, "recordings": rows}, indent=1), encoding="utf-8")
+            publish(partial, path)
+        return rows
+
+    def _finish(self, folder: Path, results: Sequence[Result]) -> Store:
+        for left_over in (folder / "shards").glob(f"*{PARTIAL_SUFFIX}"):
+            left_over.unlink()
+        info = StoreInfo(
+            sfreq=self.recipe.clean.sfreq,
+            window_seconds=self.recipe.windows.seconds,
+            preparation=self.constants,
+            task=self.task.info() if self.task else None,
+        )
+        shards = [result.shard for result in results if result.shard]
+        return write_store(folder, info, shards, [result.recording for result in results])
+
+
+def _part_of(shard: str | None) -> tuple[int, int]:
+    """(i - 1, n) of "i/n"."""
+    if shard is None:
+        return 0, 1
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"--shard {shard!r} is not i/n with 1 <= i <= n, such as 1/4")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to continue a preparation under other constants."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    changed = [
+        f"{key}: {old.get(key)} there, {new.get(key)} now" for key in sorted(old | new) if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was begun with another configuration ({'; '.join(changed)}). "
+            "Give another --output, or delete that folder to prepare it anew."
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return leaves
+
+
+def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) -> str:
+    """What came of the recordings, for a person."""
+    states = Counter(result.recording.status for result in results)
+    rejected: Counter[str] = Counter()
+    for result in results:
+        rejected.update(result.rejected)
+    kept = sum(result.recording.kept for result in results)
+    total = kept + rejected.total()
+    hours = sum(result.shard.n * result.shard.n_times for result in results if result.shard) / sfreq / 3600
+    lines = [
+        f"recordings  {states['ok']} used, {states['rejected']} without a usable window, {states['failed']} unusable",
+        f"windows     {kept:,} of {total:,} kept, {hours:.2f} hours",
+    ]
+    if rejected:
+        lines.append("rejected    " + ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common()))
+    if states["failed"]:
+        lines.append("unusable\n" + _reasons(results))
+    if n_done:
+        lines.append(f"throughput  {rate:.1f} recording-hours per minute over {n_done} recordings")
+    else:
+        lines.append("nothing was left to do")
+    return "\n".join(lines)
+
+
+def _reasons(results: Sequence[Result]) -> str:
+    """Counts of the reasons for which recordings were left out; numbers in them differ, their wording counts."""
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for result in results:
+        row = result.recording
+        if row.status != "ok":
+            kind = re.split(r"[:;?]", row.reason, maxsplit=1)[0]
+            reasons[kind] += 1
+            examples.setdefault(kind, f"{row.path}: {row.reason}")
+    return "\n".join(f"  {count:>6,} x {kind}   e.g. {examples[kind]}" for kind, count in reasons.most_common())

@@ -1,0 +1,266 @@
+"""Open a recording of any vendor through MNE, in microvolts, with a reason when it cannot be used.
+
+MNE returns volts. Whether a file's numbers are what its header says is another matter: `probe` looks at a few
+stretches, and `check_amplitude` refuses what EEG cannot be.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mne
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import welch
+
+Unit = Literal["auto", "V", "mV", "uV", "nV"]
+_VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
+_HEADER_IN_RECORDS = (".edf", ".bdf", ".gdf")
+_MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
+
+_N_PROBES = 8
+_PROBE_SECONDS = 10.0
+_LINE_FREQUENCIES = (50.0, 60.0)
+_LINE_EXCESS_DB = 6.0
+
+
+class UnusableError(Exception):
+    """A recording cannot be used. The message is the reason that its row gives, in words that a person understands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What the amplitude of EEG can be: the median standard deviation within a second, over channels and time."""
+
+    min_uv: float = 0.2
+    """Smallest amplitude in microvolts; amplifier noise alone is above it."""
+    max_uv: float = 1000.0
+    """Largest amplitude in microvolts; high, so that an unconnected electrode's line noise passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """A marked stretch of a recording."""
+
+    onset: float
+    """Seconds from the recording's first sample."""
+    duration: float
+    """Seconds; 0 for an instant."""
+    text: str
+    """What the file says about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What a few stretches of a recording tell about the whole."""
+
+    amplitude_uv: float
+    """Median over channels and seconds of the standard deviation within a second; nan if nothing moves."""
+    offset_uv: npt.NDArray[np.float64]
+    """(C,) median of each channel: amplifiers with direct-current coupling drift by millivolts."""
+    line_hz: float | None
+    """Frequency of the line noise, if a line stands out."""
+
+
+class OpenRecording:
+    """A recording that can be read piece by piece, in microvolts.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        Channel labels as in the file.
+    sfreq : float
+        Sampling rate in Hz.
+    n_times : int
+        Number of samples.
+    note : str
+        What had to be assumed, for the recording's row.
+    """
+
+    def __init__(self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse") -> None:
+        self.path = path
+        self.note = _check_length(path, truncated)
+        self._unit = unit
+        self._raw = _open(path)
+        self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
+        self._describe()
+
+    def _describe(self) -> None:
+        self.sfreq = float(self._raw.info["sfreq"])
+        self.n_times = int(self._raw.n_times)
+        if not _MIN_SFREQ <= self.sfreq <= _MAX_SFREQ:
+            raise UnusableError(f"sampling rate of {self.sfreq:g} Hz")
+        if self.n_times < self.sfreq:
+            raise UnusableError(f"empty: {self.n_times} samples, less than a second")
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording."""
+        return self.n_times / self.sfreq
+
+    def restrict(self, labels: Sequence[str]) -> None:
+        """Forget the other channels, so that a faster one among them no longer sets the sampling rate."""
+        rates = _native_rates(self._raw)
+        if rates is not None and max(rates[label] for label in labels) < max(rates.values()):
+            self._raw = _open(self.path, exclude=[label for label in self.labels if label not in labels])
+            self.labels = tuple(self._raw.ch_names)
+            self._describe()
+
+    def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts."""
+        try:
+            volts = self._raw.get_data(picks=list(picks), start=start, stop=stop, verbose="error")
+        except Exception as error:
+            raise UnusableError(f"samples {start} to {stop} cannot be read: {_in_words(error)}") from error
+        if self._unit == "auto":
+            return volts * 1e6
+        stored = volts / _header_volts(self._raw)[list(picks), None]
+        return stored * (_VOLTS[self._unit] * 1e6)
+
+    def annotations(self) -> tuple[Annotation, ...]:
+        """The recording's annotations in the order of their onsets."""
+        marks = self._raw.annotations
+        first = self._raw.first_time if marks.orig_time is not None else 0.0
+        return tuple(
+            Annotation(onset=float(onset - first), duration=float(duration), text=str(text))
+            for onset, duration, text in zip(marks.onset, marks.duration, marks.description, strict=True)
+        )
+
+    def person(self) -> tuple[str, str]:
+        """Age in years and sex ("male", "female") as the header gives them, "" where it does not."""
+        subject = self._raw.info.get("subject_info") or {}
+        sex = {1: "male", 2: "female"}.get(subject.get("sex", 0), "")
+        born, measured = subject.get("birthday"), self._raw.info.get("meas_date")
+        if born is None or measured is None:
+            return "", sex
+        years = measured.year - born.year - ((measured.month, measured.day) < (born.month, born.day))
+        return (str(years) if 0 <= years < 120 else ""), sex
+
+
+def probe(recording: OpenRecording, picks: Sequence[int]) -> Probe:
+    """Look at a few stretches of a recording, evenly spread."""
+    length = min(recording.n_times, round(_PROBE_SECONDS * recording.sfreq))
+    starts = np.unique(np.linspace(0, recording.n_times - length, _N_PROBES).astype(int))
+    pieces = [recording.read(picks, int(start), int(start) + length) for start in starts]
+    x = np.concatenate(pieces, axis=1)
+    finite = np.where(np.isfinite(x), x, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any number has a nan for its median
+        offset = np.nan_to_num(np.nanmedian(finite, axis=1))
+    second = math.floor(recording.sfreq)
+    per_second = np.concatenate(
+        [piece[:, : length // second * second].reshape(len(picks), -1, second).std(axis=2) for piece in pieces], axis=1
+    )
+    moving = per_second[np.isfinite(per_second) & (per_second > 0)]
+    return Probe(
+        amplitude_uv=float(np.median(moving)) if moving.size else math.nan,
+        offset_uv=offset,
+        line_hz=_line_frequency(np.nan_to_num(finite - offset[:, None]), recording.sfreq),
+    )
+
+
+def check_amplitude(amplitude_uv: float, limits: GuardConfig, unit: Unit) -> None:
+    """Refuse amplitudes that cannot be EEG, and say which unit would explain them."""
+    if math.isnan(amplitude_uv):
+        raise UnusableError("flat or not a number: nothing moves in any of the wanted channels")
+    if limits.min_uv <= amplitude_uv <= limits.max_uv:
+        return
+    side, limit = ("above", limits.max_uv) if amplitude_uv > limits.max_uv else ("below", limits.min_uv)
+    assumed = "the unit in its header" if unit == "auto" else f"--unit {unit}"
+    raise UnusableError(
+        f"wrong unit? With {assumed} its amplitude is {amplitude_uv:.4g} microvolts, {side} the {limit:g} that EEG can "
+        "have. If you know what the file's numbers are, say so with --unit V, mV, uV or nV"
+    )
+
+
+def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return mne.io.read_raw(path, preload=False, verbose="error", **only_edf)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's
+        raise UnusableError(f"cannot be read: {_in_words(error)}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """First line of an error, with its kind where the line alone says little."""
+    text = str(error).strip().splitlines()
+    first = text[0][:200] if text else ""
+    return first if " " in first else f"{type(error).__name__} {first}".strip()
+
+
+def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
+    """Compare a file's size with what its header promises; the note says what was kept."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise UnusableError("empty file")
+    if path.suffix.lower() not in (".edf", ".bdf"):
+        return ""
+    promised = _promised_bytes(path)
+    size = path.stat().st_size
+    if promised is None or size >= promised:
+        return ""
+    what = f"truncated: {size:,} of {promised:,} bytes that its header promises"
+    if truncated == "refuse":
+        raise UnusableError(f"{what}. Copy it again, or use what is there with --truncated keep")
+    return what
+
+
+def _promised_bytes(path: Path) -> int | None:
+    """Size that an EDF or BDF header announces; None if it does not (a recording that was never closed says -1)."""
+    with path.open("rb") as file:
+        head = file.read(256)
+        try:
+            header_bytes, n_records, n_signals = int(head[184:192]), int(head[236:244]), int(head[252:256])
+            if n_records <= 0 or n_signals <= 0:
+                return None
+            file.seek(256 + 216 * n_signals)
+            n_samples = [int(file.read(8)) for _ in range(n_signals)]
+        except ValueError:
+            return None  # not a header of this kind: left to the reader to judge
+    return header_bytes + n_records * sum(n_samples) * (3 if path.suffix.lower() == ".bdf" else 2)
+
+
+def _record_headers(raw: mne.io.BaseRaw) -> dict[str, Any] | None:
+    """Per-channel facts of EDF, BDF and GDF headers that MNE keeps without a public name."""
+    extras = raw._raw_extras[0] if getattr(raw, "_raw_extras", None) else None
+    return extras if isinstance(extras, dict) and "units" in extras and "n_samps" in extras else None
+
+
+def _native_rates(raw: mne.io.BaseRaw) -> dict[str, float] | None:
+    """Samples per data record of each channel, where channels may differ."""
+    header = _record_headers(raw)
+    if header is None:
+        return None
+    samples = np.asarray(header["n_samps"])[np.asarray(header["sel"])]
+    return dict(zip(raw.ch_names, samples.tolist(), strict=True)) if len(samples) == len(raw.ch_names) else None
+
+
+def _header_volts(raw: mne.io.BaseRaw) -> npt.NDArray[np.float64]:
+    """(C,) volts that the reader took one unit of each channel's stored numbers for."""
+    header = _record_headers(raw)
+    if header is not None:
+        return np.asarray(header["units"], dtype=float)[: len(raw.ch_names)]
+    if type(raw).__name__ in ("RawEEGLAB", "RawBrainVision"):
+        return np.full(len(raw.ch_names), 1e-6)
+    return np.ones(len(raw.ch_names))
+
+
+def _line_frequency(x: npt.NDArray[np.float64], sfreq: float) -> float | None:
+    """50 or 60 Hz if that line stands out of its surroundings in the mean spectrum of (C, T) samples."""
+    n_window = min(x.shape[1], round(2 * sfreq))
+    freqs, power = welch(x, sfreq, nperseg=n_window)
+    level = 10 * np.log10(power.mean(axis=0) + 1e-20)
+    excess = {}
+    for line in _LINE_FREQUENCIES:
+        beside = (abs(freqs - line) >= 2) & (abs(freqs - line) <= 5)
+        if line + 5 < sfreq / 2 and beside.any():
+            excess[line] = level[np.argmin(abs(freqs - line))] - np.median(level[beside])
+    best = max(excess, key=lambda line: excess[line], default=None)
+    return best if best is not None and excess[best] > _LINE_EXCESS_DB else None

@@ -1,0 +1,84 @@
+"""A labelled store from the annotations of any recordings: windows at what the files themselves mark."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+
+from codebrain.config import to_dict
+from codebrain.data.format import TaskInfo
+from data_prep.clean import Chain
+from data_prep.corpora import Source, find_recordings
+from data_prep.read import Annotation, OpenRecording, UnusableError
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowConfig, WindowPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events(Recipe):
+    """Windows at annotated events, labelled by a map from annotations to classes."""
+
+    windows: WindowConfig = field(
+        default_factory=lambda: WindowConfig(seconds=5.0, min_recording=0.0, drop_first=0.0, drop_last=0.0)
+    )
+    """Length of the windows and what makes one unusable."""
+    labels: dict[str, str]
+    """Class of each annotation: {"eyes open": open, "T[12]": move}; the first pattern that fits counts, an annotation
+    that none fits is passed over. Classes are numbered in the order in which they first appear."""
+    offset: float = 0.0
+    """Seconds from an event's onset to its first window."""
+    tile: bool = True
+    """Whether an event that lasts for several windows gives them all, one after the other, or only the first."""
+    name: str = "events"
+    """Name of the task."""
+    subject_pattern: str | None = None
+    """Regular expression whose first group, in a recording's path, is its subject."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels.values())) < 2:
+            raise ValueError(f"labels {self.labels} name fewer than two classes: nothing could be learned from them")
+
+    def info(self) -> TaskInfo:
+        """What the labels mean."""
+        return TaskInfo(name=self.name, protocol="corrected", class_names=tuple(dict.fromkeys(self.labels.values())))
+
+    def recipe(self) -> Recipe:
+        """What is done to each recording."""
+        return Recipe(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Recipe)})
+
+    def constants(self) -> dict[str, Any]:
+        """All that the store depends on besides the recordings."""
+        return {**to_dict(self), "task": "events"}
+
+    def sources(self, path: str) -> list[Source]:
+        """All recordings of a folder."""
+        return find_recordings([path], self.subject_pattern)
+
+    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Windows at the recording's annotated events; those that the filters' edges or its ends cut off are left."""
+        marks = recording.annotations()
+        classes = self.info().class_names
+        sfreq = recipe.clean.sfreq
+        margin = 0 if recipe.windows.keep_edges else chain.edge
+        last = chain.n_out - margin - round(recipe.windows.seconds * sfreq)
+        found: list[tuple[int, int]] = []
+        for mark in marks:
+            name = next((name for pattern, name in self.labels.items() if fnmatch(mark.text, pattern)), None)
+            if name is not None:
+                starts = (round(start * sfreq) for start in self._starts(mark, recipe.windows.seconds))
+                found += [(start, classes.index(name)) for start in starts if margin <= start <= last]
+        if not found:
+            texts = ", ".join(sorted({mark.text for mark in marks})[:8]) or "none at all"
+            raise UnusableError(f"no usable event: none of {', '.join(self.labels)} among its annotations ({texts})")
+        found.sort()
+        start, label = np.array(found, dtype=np.int64).T
+        return WindowPlan(start=start, label=label)
+
+    def _starts(self, mark: Annotation, seconds: float) -> list[float]:
+        """Onsets of the windows of one event: at least one, even if the event is shorter than a window."""
+        # A nanosecond of tolerance: durations in files are decimal fractions.
+        n_fit = math.floor((mark.duration - self.offset) / seconds + 1e-9) if self.tile else 1
+        return [mark.onset + self.offset + index * seconds for index in range(max(n_fit, 1))]

@@ -1,0 +1,310 @@
+"""One recording, one unit of work: read, clean, cut, reject, and leave a shard and a small record of the result.
+
+A unit depends on nothing but its recording and the recipe, so doing it again gives the same shard; its record appears
+after its shard, so a unit that was killed is simply done again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codebrain.data.format import Recording, Shard, ShardWriter, write_text
+from data_prep.clean import Chain
+from data_prep.corpora import Source
+from data_prep.montage import Montage, plan_montage
+from data_prep.read import OpenRecording, UnusableError, check_amplitude, probe
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowPlan, fault, grid, is_marked_bad
+
+# A piece of a recording in memory: 64 channels at 512 Hz make 160 MB of float64.
+_PIECE_SECONDS = 300.0
+
+
+class Cutter(Protocol):
+    """Decides where the windows of a recording lie, and in a task how they are labelled."""
+
+    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Plan the windows of one recording; UnusableError if it has none."""
+
+
+@dataclass(frozen=True)
+class EverywhereCutter:
+    """Consecutive windows over the whole recording: a corpus."""
+
+    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Fill the recording with windows."""
+        return WindowPlan(start=grid(recipe.windows, sfreq=recipe.clean.sfreq, n_times=chain.n_out, edge=chain.edge))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker needs to know; small, for it is sent to another process."""
+
+    store: str
+    """Folder of the store."""
+    row: int
+    """Row of recordings.csv."""
+    source: Source
+    """The recording."""
+    recipe: Recipe
+    """What to do to it."""
+    cutter: Cutter = EverywhereCutter()
+    """Where its windows lie."""
+    is_labelled: bool = False
+    """Whether the cutter gives labels."""
+    has_split: bool = False
+    """Whether the cutter gives splits."""
+
+    @property
+    def record(self) -> Path:
+        """Where the result is noted down."""
+        return Path(self.store, "progress", f"{self.row:06d}.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one recording."""
+
+    recording: Recording
+    """Its row."""
+    shard: Shard | None
+    """Its windows."""
+    rejected: dict[str, int]
+    """Windows rejected, by reason; for a recording that could not be used {"recording": 0}."""
+    size: int
+    """Size of the source in bytes: a file of another size is prepared again."""
+    is_final: bool
+    """False for what may go better another time: a file that could not be read."""
+
+
+def prepare(job: Job) -> Result:
+    """Do one unit of work, unless its record shows that it has been done."""
+    done = read_result(job)
+    if done is not None and done.is_final:
+        return done
+    try:
+        result = _prepare(job)
+    except UnusableError as error:
+        result = _failure(job, str(error), is_final=True)
+    except MemoryError:
+        result = _failure(job, "more memory was needed than there is", is_final=False)
+    except OSError as error:
+        if _is_about_store(error, job.store):
+            raise
+        result = _failure(job, f"cannot be read: {error}", is_final=False)
+    except Exception as error:
+        # Readers raise anything on damaged files; one file must never end the run.
+        result = _failure(job, f"cannot be prepared ({type(error).__name__}: {str(error)[:200]})", is_final=False)
+    _write_result(job, result)
+    return result
+
+
+def give_up(job: Job, reason: str) -> Result:
+    """Note down a recording that no worker survives."""
+    result = _failure(job, reason, is_final=True)
+    _write_result(job, result)
+    return result
+
+
+def read_result(job: Job) -> Result | None:
+    """The noted result of a unit, or None if it has none or its source is another file by now."""
+    try:
+        content: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if content["size"] != job.source.size:
+        return None
+    shard = content["shard"]
+    if shard is not None:
+        shard = Shard(**{**shard, "ch_names": tuple(shard["ch_names"]), "runs": tuple(map(tuple, shard["runs"]))})
+    return Result(**{**content, "recording": Recording(**content["recording"]), "shard": shard})
+
+
+def _write_result(job: Job, result: Result) -> None:
+    job.record.parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.record, json.dumps(dataclasses.asdict(result)))
+
+
+def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
+    row = Recording(
+        row=job.row,
+        path=job.source.key,
+        subject=job.source.subject,
+        session=job.source.session,
+        status="failed",
+        reason=reason,
+    )
+    return Result(recording=row, shard=None, rejected={}, size=job.source.size, is_final=is_final)
+
+
+def _is_about_store(error: OSError, store: str) -> bool:
+    """Whether the store, not the recording, is the trouble: a full disk ends the run."""
+    return error.filename is None or str(error.filename).startswith(os.fspath(store))
+
+
+def _prepare(job: Job) -> Result:
+    recipe = job.recipe
+    recording = OpenRecording(Path(job.source.file), unit=recipe.unit, truncated=recipe.truncated)
+    montage = plan_montage(recording.labels, recipe.channels)
+    recording.restrict(montage.labels)
+    picks = [recording.labels.index(label) for label in montage.labels]
+    found = probe(recording, picks)
+    check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
+    chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
+    plan = job.cutter.cut(job.source, recording, chain, recipe)
+    offset = found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(picks))
+    windows = _Windows(recording, montage, picks, chain, offset, recipe)
+    tally = _Tally(montage.ch_names)
+    with ShardWriter(
+        job.store,
+        f"{job.row:06d}",
+        ch_names=montage.ch_names,
+        sfreq=recipe.clean.sfreq,
+        n_times=windows.length,
+        label_dtype=np.int64 if job.is_labelled else None,
+        has_split=job.has_split,
+    ) as writer:
+        for chosen in windows.pieces(plan.start):
+            kept, uv = windows.usable(plan.start[chosen], tally)
+            index = chosen[kept]
+            writer.append(
+                uv,
+                recording=job.row,
+                start=plan.start[index] / recipe.clean.sfreq,
+                label=None if plan.label is None else plan.label[index],
+                split=None if plan.split is None else plan.split[index],
+            )
+    return _result(job, recording, montage, writer.shard, tally)
+
+
+class _Tally:
+    """Counts of rejected windows by reason and by channel."""
+
+    def __init__(self, ch_names: Sequence[str]) -> None:
+        self.ch_names = ch_names
+        self.reasons: Counter[str] = Counter()
+        self.channels: dict[str, Counter[str]] = {}
+
+    def add(self, reason: str, channels: npt.NDArray[np.intp]) -> None:
+        self.reasons[reason] += 1
+        blamed = self.channels.setdefault(reason, Counter())
+        blamed.update(self.ch_names[index] for index in channels)
+
+    def in_words(self) -> str:
+        """Such as "flat 6 (T7 6), amplitude 2 (Fp1 2, Fp2 1)"."""
+        words = []
+        for reason, count in self.reasons.most_common():
+            worst = ", ".join(f"{name} {n}" for name, n in self.channels[reason].most_common(3))
+            words.append(f"{reason} {count}" + (f" ({worst})" if worst else ""))
+        return ", ".join(words)
+
+
+class _Windows:
+    """Clean windows of one recording, made a piece at a time."""
+
+    def __init__(
+        self,
+        recording: OpenRecording,
+        montage: Montage,
+        picks: Sequence[int],
+        chain: Chain,
+        offset_uv: npt.NDArray[np.float64],
+        recipe: Recipe,
+    ) -> None:
+        self._recording, self._montage, self._picks, self._chain = recording, montage, picks, chain
+        self._offset = offset_uv[:, None]
+        self._recipe = recipe
+        self._marks = recording.annotations() if recipe.windows.skip_bad else ()
+        self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
+
+    def pieces(self, starts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
+        """Indices of the windows that are made together: those that begin in the same stretch of the recording."""
+        stretch = (starts / (_PIECE_SECONDS * self._recipe.clean.sfreq)).astype(int)
+        for number in np.unique(stretch):
+            yield np.flatnonzero(stretch == number)
+
+    def usable(self, starts: npt.NDArray[np.int64], tally: _Tally) -> tuple[list[int], npt.NDArray[np.floating]]:
+        """Those of the windows at `starts` that nothing is wrong with: their indices and (m, C, T) microvolts."""
+        config, sfreq = self._recipe.windows, self._recipe.clean.sfreq
+        first, last = int(starts.min()), int(starts.max()) + self.length
+        broken = _Broken(self._recording, self._chain, sfreq)
+        x = self._chain.clean(lambda start, stop: self._read(start, stop, broken), first, last)
+        kept: list[int] = []
+        for index, start in enumerate(starts.tolist()):
+            window = x[:, start - first : start - first + self.length]
+            begin, end = start / sfreq, (start + self.length) / sfreq
+            if is_marked_bad(self._marks, begin, end):
+                reason, channels = "marked bad", np.empty(0, dtype=np.intp)
+            elif (channels := broken.channels(begin, end)).size:
+                reason = "not a number"
+            else:
+                reason, channels = fault(window, config, sfreq)
+            if reason:
+                tally.add(reason, channels)
+            else:
+                kept.append(index)
+        windows = [x[:, start - first : start - first + self.length] for start in starts[kept].tolist()]
+        return kept, np.stack(windows) if windows else np.empty((0, len(x), self.length))
+
+    def _read(self, start: int, stop: int, broken: _Broken) -> npt.NDArray[np.floating]:
+        """(C, stop - start) microvolts of the store's channels, finite: where it was not is noted in `broken`."""
+        x = self._recording.read(self._picks, start, stop) - self._offset
+        bad = ~np.isfinite(x)
+        if bad.any():
+            mixed = bad if self._montage.matrix is None else (self._montage.matrix != 0).astype(int) @ bad > 0
+            broken.note(mixed, start)
+            x = np.where(bad, 0.0, x)
+        return self._montage(x).astype(np.float32)
+
+
+class _Broken:
+    """Where the recording holds no numbers; the filters carry each such sample as far as they reach."""
+
+    def __init__(self, recording: OpenRecording, chain: Chain, sfreq: float) -> None:
+        self._rate = recording.sfreq
+        self._reach = chain.edge / sfreq
+        self._spans: list[tuple[int, float, float]] = []
+
+    def note(self, bad: npt.NDArray[np.bool_], start: int) -> None:
+        for channel in np.flatnonzero(bad.any(axis=1)):
+            padded = np.diff(np.concatenate([[0], bad[channel].astype(np.int8), [0]]))
+            for begin, end in zip(np.flatnonzero(padded == 1), np.flatnonzero(padded == -1), strict=True):
+                self._spans.append((int(channel), (start + begin) / self._rate, (start + end) / self._rate))
+
+    def channels(self, begin: float, end: float) -> npt.NDArray[np.intp]:
+        """Channels that the stretch from `begin` to `end` (in seconds) cannot be trusted in."""
+        near = {c for c, first, last in self._spans if first - self._reach < end and last + self._reach > begin}
+        return np.array(sorted(near), dtype=np.intp)
+
+
+def _result(job: Job, recording: OpenRecording, montage: Montage, shard: Shard | None, tally: _Tally) -> Result:
+    age, sex = recording.person()
+    kept = shard.n if shard else 0
+    rejected = tally.reasons.total()
+    words = [note for note in (recording.note, montage.note) if note]
+    if rejected:
+        words.append(("" if kept else "no usable window: ") + tally.in_words())
+    row = Recording(
+        row=job.row,
+        path=job.source.key,
+        subject=job.source.subject,
+        session=job.source.session,
+        hours=recording.seconds / 3600,
+        kept=kept,
+        rejected=rejected,
+        status="ok" if kept else "rejected",
+        reason="; ".join(words),
+        age=age,
+        sex=sex,
+    )
+    return Result(recording=row, shard=shard, rejected=dict(tally.reasons), size=job.source.size, is_final=True)
