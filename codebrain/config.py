@@ -71,7 +71,7 @@ def parse(
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     leaves = dict(_leaves(config_class))
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, default_env=False)
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the values below; flags override it.")
     parser.add_class_arguments(config_class, as_group=False)
     given = sys.argv[1:] if argv is None else list(argv)
@@ -82,12 +82,12 @@ def parse(
     except ArgumentError as error:
         raise ValueError(_explain(str(error), list(leaves))) from None
     namespace.pop("config", None)
-    return config_class(**vars(parser.instantiate_classes(namespace)))
+    return config_class(**vars(parser.instantiate(namespace)))
 
 
 def to_yaml(config: Any) -> str:
     """A configuration as YAML that `--config` reads back."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -98,6 +98,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 def load(config_class: type[Config], path: Path) -> Config:
     """Read back what `to_yaml` wrote."""
     return parse(config_class, [f"--config={path}"], prog=str(path), description="")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that another reader could take for a number, such as 1e3."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    looks_numeric = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE) is not None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if looks_numeric else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _leaves(config_class: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

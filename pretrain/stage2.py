@@ -1,6 +1,6 @@
-"""Stage 2: train EEGSSM to name the codes of hidden patches, in both vocabularies.
+r"""Stage 2: train EEGSSM to name the codes of hidden patches, in both vocabularies.
 
-accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml \\
+accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml \
     --data STORE --tokenizer RUN1 --run_dir RUN2
 """
 

@@ -1,0 +1,119 @@
+"""Commands made of dataclasses: what is read, and what a user is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from codebrain.config import command, load, parse, to_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """Inner."""
+
+    rate: float = 1e-3
+    """Learning rate."""
+    pair: tuple[int, int] = (1, 2)
+    """Two numbers."""
+    mode: Literal["slow", "fast"] = "slow"
+    """How."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """Outer."""
+
+    paths: list[str]
+    """Where from."""
+    output: str
+    """Where to."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds."""
+    inner: Inner = Inner()
+    """Inner."""
+
+
+def read(*arguments: str) -> Outer:
+    return parse(Outer, arguments, prog="test", description="A test.", positional=("paths",))
+
+
+def test_flags_lists_and_positionals() -> None:
+    config = read(
+        "a", "b c", "--output", "17", "--seeds", "0", "1", "2", "--inner.rate", "3e-4", "--inner.pair", "5", "6"
+    )
+    assert config == Outer(paths=["a", "b c"], output="17", seeds=[0, 1, 2], inner=Inner(rate=3e-4, pair=(5, 6)))
+
+
+def test_the_command_line_wins_over_yaml(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("inner: {rate: 0.5, mode: fast}\nseeds: [4, 5]\n")
+    config = read("a", "--output=x", "--config", str(base), "--inner.rate", "0.25")
+    assert (config.inner, config.seeds) == (Inner(rate=0.25, mode="fast"), [4, 5])
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = Outer(paths=["a"], output="1e3", inner=Inner(pair=(7, 8)))
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert load(Outer, path) == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--inner.rat", "1"], "unknown configuration key 'inner.rat'. Did you mean 'inner.rate'?"),
+        (["--rate", "1"], "unknown configuration key 'rate'. Did you mean 'inner.rate'?"),
+        (["--inner.rate", "many"], "inner.rate"),
+        (["--inner.mode", "quick"], "quick"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message.replace("?", r"\?")):
+        read("a", "--output", "x", *arguments)
+
+
+def test_unknown_key_in_yaml_names_the_nearest(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("inner: {rats: 0.5}\n")
+    with pytest.raises(ValueError, match=r"'inner.rats'. Did you mean 'inner.rate'"):
+        read("a", "--output", "x", "--config", str(base))
+
+
+def test_missing_value() -> None:
+    with pytest.raises(ValueError, match="output"):
+        read("a")
+
+
+def test_help_gives_the_meaning_of_every_leaf(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for known in (Outer, Inner):
+        for leaf in dataclasses.fields(known):
+            assert leaf.name in text
+    assert "Learning rate." in text
+
+
+@pytest.mark.parametrize(("error", "code"), [(ValueError, 2), (FileNotFoundError, 2), (FloatingPointError, 1)])
+def test_a_users_mistake_prints_one_line(capsys: pytest.CaptureFixture[str], error: type[Exception], code: int) -> None:
+    def main() -> None:
+        raise error("the value 3 is wrong; use 4")
+
+    with pytest.raises(SystemExit) as ended:
+        command(main)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == "error: the value 3 is wrong; use 4\n"
+
+
+def test_bugs_keep_their_traceback() -> None:
+    def main() -> None:
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        command(main)

@@ -1,0 +1,143 @@
+"""Windows as batches: the right samples, the right subject, no montage mixed with another."""
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from codebrain.data.codes import CodeFiles
+from codebrain.data.format import Store, dequantise
+from codebrain.data.windows import Request, SplitConfig, WindowDataset, split_subjects
+from codebrain.training.sampling import StepRequests, eval_batches, train_loader
+from tests.conftest import write_toy_store
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
+    folder = tmp_path_factory.mktemp("stores")
+    long = write_toy_store(folder / "long", classes=("rest", "task"))
+    short = write_toy_store(folder / "short", n_subjects=2, seconds=2, ch_names=("C3", "Cz", "C4"), classes=("a", "b"))
+    return [long, short]
+
+
+@pytest.fixture
+def dataset(stores: list[Store]) -> WindowDataset:
+    return WindowDataset(stores)
+
+
+def test_every_window_is_found(dataset: WindowDataset, stores: list[Store]) -> None:
+    assert len(dataset) == 60 + 24
+    assert [str(montage) for montage in dataset.montages] == ["6 channels x 800 samples", "3 channels x 400 samples"]
+    assert dataset.group_sizes() == [60, 24]
+    number = 0
+    for store in stores:
+        for shard in store.shards:
+            with h5py.File(store.path / shard.file) as h5:
+                expected = dequantise(h5["windows"][:], h5["scale"][:])
+                batch = dataset[Request(np.arange(number, number + shard.n))]
+                np.testing.assert_array_equal(batch.x.numpy(), expected)
+                assert batch.label.tolist() == h5["label"][:].tolist()
+            assert batch.ch_names == shard.ch_names
+            assert set(batch.subject) == {store.recordings[shard.runs[0][0]].subject}
+            number += shard.n
+
+
+def test_a_batch_keeps_the_order_that_was_asked_for(dataset: WindowDataset) -> None:
+    order = np.array([40, 3, 59, 3, 12])
+    batch = dataset[Request(order)]
+    assert batch.window.tolist() == order.tolist()
+    for place, window in enumerate(order):
+        assert torch.equal(batch.x[place], dataset[Request(np.array([window]))].x[0])
+
+
+def test_subset_and_subjects(dataset: WindowDataset) -> None:
+    some = dataset.subset([5, 6, 7, 30, 61])
+    assert some.ids().tolist() == [5, 6, 7, 30, 61]
+    assert some.group_sizes() == [4, 1]
+    assert some.subjects().tolist() == ["s0", "s0", "s0", "s2", "s0"]
+    # s0 is in both stores and is the same person to a split.
+    assert dataset.of_subjects(["s0"]).group_sizes() == [12, 12]
+    assert some.of_subjects(["s0"]).ids().tolist() == [5, 6, 7, 61]
+    with pytest.raises(ValueError, match="not in this dataset"):
+        some.subset([8])
+
+
+def test_labels_and_starts_follow_the_windows(dataset: WindowDataset) -> None:
+    windows = [2, 14, 70]
+    labels = [int(dataset[Request(np.array([window]))].label) for window in windows]
+    assert dataset.labels(windows).tolist() == labels
+    assert dataset.starts([2, 14]).tolist() == [8.0, 8.0]
+
+
+def test_no_subject_on_both_sides(dataset: WindowDataset) -> None:
+    train, valid = split_subjects(dataset, SplitConfig(valid_fraction=0.4))
+    assert not set(train.subject_names) & set(valid.subject_names)
+    assert len(train) + len(valid) == len(dataset)
+    assert len(valid.subject_names) == 2
+    _, named = split_subjects(dataset, SplitConfig(valid_subjects=["s3", "s[01]"]))
+    assert named.subject_names == ("s0", "s1", "s3")
+
+
+def test_a_subject_keeps_its_side_when_a_store_is_added(stores: list[Store]) -> None:
+    config = SplitConfig(valid_fraction=0.4)
+    alone = split_subjects(WindowDataset(stores[:1]), config)[1].subject_names
+    together = split_subjects(WindowDataset(stores), config)[1].subject_names
+    assert alone == together
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitConfig(valid_subjects=["s9"]), "no subject matches 's9'"),
+        (SplitConfig(valid_subjects=["*"]), "leaves 0 to train on"),
+        (SplitConfig(valid_fraction=1.5), "between 0 and 1"),
+    ],
+)
+def test_impossible_splits(dataset: WindowDataset, config: SplitConfig, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_subjects(dataset, config)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=2)
+    path = store.path / store.shards[1].file
+    path.write_bytes(path.read_bytes()[: 6 * 2 * 800 * 3])
+    with pytest.raises(ValueError, match=r"rec-001.h5 \(s1.edf\) cannot be read"):
+        WindowDataset([store])[Request(np.array([13]))]
+
+
+def test_handles_do_not_travel(dataset: WindowDataset) -> None:
+    first = dataset[Request(np.array([1]))].x
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[Request(np.array([1]))].x, first)
+
+
+def test_worker_processes_give_the_same_batches(stores: list[Store]) -> None:
+    dataset = WindowDataset(stores)
+    requests = StepRequests(dataset, batch_size=4, accumulation=1, steps=range(6), seed=1)
+    here = list(train_loader(requests, dataset, num_workers=0, pin=False))
+    there = list(train_loader(requests, dataset, num_workers=2, pin=False))
+    assert len(here) == len(there) == 6
+    for one, other in zip(here, there, strict=True):
+        assert one.ch_names == other.ch_names
+        assert torch.equal(one.x, other.x)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_validation_sees_every_window_once(dataset: WindowDataset, world: int) -> None:
+    seen = [int(w) for rank in range(world) for b in eval_batches(dataset, 7, rank=rank, world=world) for w in b.window]
+    assert sorted(seen) == dataset.ids().tolist()
+
+
+def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
+    store = stores[0]
+    files = CodeFiles(tmp_path)
+    for number, shard in enumerate(store.shards):
+        codes = np.arange(shard.n * 2 * 6 * 4, dtype=np.uint16).reshape(shard.n, 2, 6, 4) + 1000 * number
+        np.save(files.path(shard), codes)
+    batch = WindowDataset([store]).with_codes([files])[Request(np.array([13, 0]))]
+    assert batch.codes_t[0, 0, 0] == 1000 + 48
+    assert batch.codes_f[1].flatten().tolist() == list(range(24, 48))
