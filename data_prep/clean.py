@@ -24,6 +24,7 @@ Samples = npt.NDArray[np.floating]
 # Sampling rates are quotients of small integers; a remaining error of 1e-8 is a millisecond in a day.
 _MAX_DENOMINATOR = 10_000
 _ZERO_CROSSINGS = 10
+_NOTCH_TRANSITION = 0.5  # Hz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +165,10 @@ def design_kernel(config: CleanConfig, rate: float, line_hz: float | None) -> np
         kernel = _fir(rate, config.l_freq, high)
     line = line_hz if config.notch == "auto" else config.notch
     for frequency in _harmonics(line, min(rate, config.sfreq) / 2):
-        # The widths of mne.filter.notch_filter.
-        half_width = frequency / 400 + 0.5
-        low_edge, high_edge = frequency - half_width, frequency + half_width
-        kernel = np.convolve(kernel, _fir(rate, high_edge, low_edge, transition=1.0))
+        # The widths of mne.filter.notch_filter: stopped within f / 400, passed half a hertz beyond.
+        half_width = frequency / 400 + _NOTCH_TRANSITION
+        stop = _fir(rate, frequency + half_width, frequency - half_width, transition=_NOTCH_TRANSITION)
+        kernel = np.convolve(kernel, stop)
     return kernel if len(kernel) > 1 else None
 
 

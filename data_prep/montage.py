@@ -100,12 +100,13 @@ def _montage(wanted: list[str], labels: Sequence[str], matrix: npt.NDArray[np.fl
 
 def _index(labels: Sequence[str]) -> dict[str, int]:
     """Where each electrode, bipolar pair and other channel is; of duplicates the first counts."""
-    foreign = {label for label in labels if _BIOSEMI.match(bare_label(label))}
+    foreign = sum(bool(_BIOSEMI.match(bare_label(label))) for label in labels)
     at: dict[str, int] = {}
     for index, label in enumerate(labels):
+        if foreign >= _MANY_FOREIGN and canonical_name(label):
+            continue
         at.setdefault(bare_label(label), index)
-        if len(foreign) < _MANY_FOREIGN:
-            at.setdefault(_canonical(label), index)
+        at.setdefault(_canonical(label), index)
     return at
 
 

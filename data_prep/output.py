@@ -56,6 +56,8 @@ class Preparation:
             (folder / "store.json").unlink(missing_ok=True)
         n_done, rate = run(mine, engine)
         results = [result for job in jobs if (result := read_result(job)) is not None]
+        if self.recipe.unit != "auto":
+            print(f"unit        the numbers of all files were taken for {self.recipe.unit}, whatever their headers say")
         print(_summary(results, n_done, rate, self.recipe.clean.sfreq))
         if parts > 1:
             print(f"part {shard} is done; when all are, run the same command without --shard to complete the store")
@@ -159,6 +161,8 @@ def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) 
     ]
     if rejected:
         lines.append("rejected    " + ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common()))
+    if 2 * rejected["amplitude"] > total:
+        lines.append("            most windows were too large: --windows.max_uv sets the limit in microvolts")
     if states["failed"]:
         lines.append("unusable\n" + _reasons(results))
     if n_done:

@@ -74,6 +74,8 @@ class OpenRecording:
     ----------
     labels : tuple of str
         Channel labels as in the file.
+    eeg_labels : tuple of str
+        Those that the reader holds for potentials of the scalp too: a channel in microsiemens is none, whatever its name.
     sfreq : float
         Sampling rate in Hz.
     n_times : int
@@ -84,13 +86,16 @@ class OpenRecording:
 
     def __init__(self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse") -> None:
         self.path = path
-        self.note = _check_length(path, truncated)
+        notes = [_check_length(path, truncated), "" if unit == "auto" else f"its numbers taken for {unit}"]
+        self.note = "; ".join(note for note in notes if note)
         self._unit = unit
         self._raw = _open(path)
-        self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
         self._describe()
 
     def _describe(self) -> None:
+        self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
+        types = self._raw.get_channel_types()
+        self.eeg_labels = tuple(label for label, kind in zip(self.labels, types, strict=True) if kind == "eeg")
         self.sfreq = float(self._raw.info["sfreq"])
         self.n_times = int(self._raw.n_times)
         if not _MIN_SFREQ <= self.sfreq <= _MAX_SFREQ:
@@ -108,7 +113,6 @@ class OpenRecording:
         rates = _native_rates(self._raw)
         if rates is not None and max(rates[label] for label in labels) < max(rates.values()):
             self._raw = _open(self.path, exclude=[label for label in self.labels if label not in labels])
-            self.labels = tuple(self._raw.ch_names)
             self._describe()
 
     def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
@@ -139,7 +143,7 @@ class OpenRecording:
         if born is None or measured is None:
             return "", sex
         years = measured.year - born.year - ((measured.month, measured.day) < (born.month, born.day))
-        return (str(years) if 0 <= years < 120 else ""), sex
+        return (str(years) if 0 <= years < 110 else ""), sex
 
 
 def probe(recording: OpenRecording, picks: Sequence[int]) -> Probe:

@@ -118,7 +118,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         background_uv=rng.uniform(7.0, 12.0),
         alpha_hz=rng.normal(10.0, 0.9),
         alpha_uv=4.0 * rng.lognormal(0.0, 0.5),
-        alpha_gain=1.0 + 1.1 * rng.lognormal(0.0, 0.5),
+        alpha_gain=1.0 + 1.8 * rng.lognormal(0.0, 0.5),
         mu_uv=3.0 * rng.lognormal(0.0, 0.5),
         beta_uv=1.5 * rng.lognormal(0.0, 0.3),
         blink_uv=rng.uniform(45.0, 120.0),
@@ -186,7 +186,7 @@ def _rhythms(
     n_times, sfreq = config.n_times, config.sfreq
     x = np.zeros((len(TEN_TWENTY_19), n_times))
     # Attention and drowsiness differ from block to block, whatever the eyes do.
-    mood = rng.lognormal(0.0, 0.25, size=block[-1] + 1)[block]
+    mood = rng.lognormal(0.0, 0.2, size=block[-1] + 1)[block]
     alpha = _smooth(np.where(is_closed, person.alpha_gain, 1.0) * mood, sfreq)
     for place, share in (("O1", 1.0), ("O2", 1.0), ("Pz", 0.7)):
         wave = _oscillation(person.alpha_hz, 1.2, n_times, sfreq, rng)

@@ -155,7 +155,7 @@ def _is_about_store(error: OSError, store: str) -> bool:
 def _prepare(job: Job) -> Result:
     recipe = job.recipe
     recording = OpenRecording(Path(job.source.file), unit=recipe.unit, truncated=recipe.truncated)
-    montage = plan_montage(recording.labels, recipe.channels)
+    montage = plan_montage(recording.eeg_labels, recipe.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks)

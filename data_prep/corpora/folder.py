@@ -84,7 +84,8 @@ def say_subjects(sources: Sequence[Source]) -> str:
     """One line on how many recordings and subjects there are and how the subjects were told apart."""
     schemes = sorted({source.scheme for source in sources if source.scheme})
     n_own = sum(not source.scheme for source in sources)
-    line = f"{len(sources)} recordings of {len({source.subject for source in sources})} subjects"
+    n_subjects = len({source.subject for source in sources})
+    line = f"{_count(len(sources), 'recording')} of {_count(n_subjects, 'subject')}"
     if schemes:
         line += f", told apart by {', '.join(schemes)}"
     if n_own:
@@ -93,6 +94,10 @@ def say_subjects(sources: Sequence[Source]) -> str:
             "recordings, name them apart with --subject_pattern, or a split may cut through a subject"
         )
     return line
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _walk(path: Path) -> Iterator[Path]:
