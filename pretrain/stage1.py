@@ -1,0 +1,259 @@
+"""Stage 1: train the tokenizer, an encoder with two codebooks and two decoders.
+
+accelerate launch pretrain/stage1.py --config pretrain/configs/stage1/base.yaml --data STORE --run_dir RUN1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codebrain.config import command, parse
+from codebrain.data.windows import Batch, SplitConfig, WindowDataset, split_subjects
+from codebrain.training import launch
+from codebrain.training.figures import curves
+from codebrain.training.launch import LoopConfig, Run
+from codebrain.training.loop import fit
+from codebrain.training.optim import OptimConfig, parameter_groups
+from codebrain.training.sampling import eval_batches
+from tokenizer.figures import CodeAtlas, draw_reconstructions, draw_usage
+from tokenizer.losses import LossConfig, stage1_loss
+from tokenizer.model import DualTokenizer, TokenizerConfig
+from tokenizer.quality import QualityTally
+from tokenizer.quantizer import all_reduce
+from tokenizer.usage import CollapseConfig, CollapseWatch, usage
+
+PICTURED_WINDOWS = 2000  # held-out windows that the pictures are drawn from, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """How the codebooks start, when `model.codebook_start` is kmeans."""
+
+    share: float = 0.1
+    """Share of the run's optimizer updates that encoder and decoders train without quantisation before k-means; at
+    least one update."""
+    vectors_per_code: int = 16
+    """Patches per code that k-means sees."""
+    iterations: int = 10
+    """k-means iterations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Config:
+    """Everything a stage-1 run depends on."""
+
+    data: list[str]
+    """Corpus stores that codebrain-prep wrote."""
+    run_dir: str
+    """Folder of the run; launching again with the same one takes the run up."""
+    model: TokenizerConfig = TokenizerConfig()
+    """Sizes of the tokenizer and what it restores."""
+    losses: LossConfig = LossConfig()
+    """Weights of the loss terms."""
+    start: StartConfig = StartConfig()
+    """How the codebooks start."""
+    collapse: CollapseConfig = CollapseConfig()
+    """When a codebook counts as collapsed, and whether that ends the run."""
+    split: SplitConfig = SplitConfig()
+    """Subjects held out to validate on."""
+    optim: OptimConfig = OptimConfig(lr=1e-3, min_lr=1e-5, weight_decay=1e-2, warmup_steps=200, grad_clip=3.0)
+    """Optimizer and schedule."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(total_steps=100_000))
+    """Length and bookkeeping of the run."""
+
+
+def main() -> int:
+    """Run the command."""
+    config = parse(Stage1Config, prog="stage1.py", description=(__doc__ or "").splitlines()[0])
+    run = launch.start(config.run_dir, config.loop, config)
+    if run.summary is not None:
+        run.say(f"{run.path} is finished: {run.export}")
+        return 0
+    train, valid = _open(config, run)
+    model = DualTokenizer(config.model).to(run.device)
+    task = Stage1(config, run, model, train, valid)
+    result = fit(
+        run,
+        model=model,
+        groups=parameter_groups(model, config.optim.weight_decay),
+        loss_fn=task.loss,
+        evaluate=task.evaluate,
+        after_update=task.after_update,
+        train=train,
+        optim=config.optim,
+    )
+    if run.is_main:
+        model.record = task.record(result.final_step, result.last)
+        model.save_pretrained(run.export)
+        task.draw(model)
+    run.finish(dataclasses.asdict(result))
+    run.say(_report(result.last, run))
+    return 0
+
+
+def _open(config: Stage1Config, run: Run) -> tuple[WindowDataset, WindowDataset]:
+    """Open the stores and check that they fit, before any long work."""
+    sizes = config.model
+    dataset = WindowDataset(config.data)
+    for store in dataset.stores:
+        store.require(sfreq=sizes.sfreq, patch_seconds=sizes.patch_size / sizes.sfreq)
+    for montage in dataset.montages:
+        sizes.check(montage.ch_names, montage.n_times)  # what the tokenizer cannot name or hold, it says now
+    train, valid = split_subjects(dataset, config.split)
+    run.say(
+        f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
+        f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
+    )
+    return train, valid
+
+
+class Stage1:
+    """Loss, codebook updates, validation and pictures of a tokenizer's training."""
+
+    def __init__(
+        self, config: Stage1Config, run: Run, model: DualTokenizer, train: WindowDataset, valid: WindowDataset
+    ) -> None:
+        self.config, self.run, self.model, self.train, self.valid = config, run, model, train, valid
+        self.watch = CollapseWatch(config.collapse)
+        self.first_quantised = max(1, round(config.start.share * config.loop.total_steps))
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Weighted sum of the terms. Collective: the contrastive term sees the micro-batches of all processes."""
+        output = model(batch.x, batch.ch_names)
+        targets = self.model.targets(batch.x)
+        loss, terms = stage1_loss(output, targets, self.config.losses)
+        tally = self._tally()
+        tally.add(output.reconstruction, targets)
+        return loss, {**{f"loss_{name}": term for name, term in terms.items()}, **tally.figures()}
+
+    def after_update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        """Start the codebooks when it is time, move them after that, and log their use. Collective."""
+        loop, done = self.config.loop, step + 1
+        revived = self.model.update_codebooks(generator)
+        if not self.model.started and done >= self.first_quantised:
+            self._start_codebooks(generator)
+        if done % loop.log_every == 0 or done == loop.total_steps:
+            self._log_usage(done)
+        return revived
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Losses, code usage and restoration on held-out subjects. Collective."""
+        tally, n_windows = self._tally(), 0
+        terms: dict[str, Tensor] = {}
+        hits = [torch.zeros(book.codebook_size, device=self.run.device) for book in self.model.quantizers().values()]
+        for batch in self._held_out(self.valid, self.run.rank, self.run.world):
+            output, targets = model(batch.x, batch.ch_names), self.model.targets(batch.x)
+            # Processes may hold different numbers of windows: none waits for another's contrastive term here.
+            loss, found = stage1_loss(output, targets, self.config.losses, across_processes=False)
+            for name, term in {"loss": loss, **{f"loss_{name}": term for name, term in found.items()}}.items():
+                terms[name] = terms.get(name, torch.zeros_like(term)) + term * len(batch)
+            tally.add(output.reconstruction, targets)
+            n_windows += len(batch)
+            if output.codes is not None:
+                for counts, codes in zip(hits, (output.codes.t, output.codes.f), strict=True):
+                    counts.add_(torch.bincount(codes.flatten(), minlength=len(counts)))
+        tally.sums, *hits = self._total(tally.sums, *hits)
+        losses = self._mean_over_windows(terms, n_windows)
+        return {f"valid/{name}": value for name, value in {**losses, **_usage(hits), **tally.figures()}.items()}
+
+    def record(self, steps: int, held_out: dict[str, float]) -> dict[str, Any]:
+        """What the model card says of this run."""
+        return {
+            "steps": steps,
+            "windows": len(self.train),
+            "subjects": len(self.train.subject_names),
+            "held_out_subjects": len(self.valid.subject_names),
+            "held_out": {name.removeprefix("valid/"): value for name, value in held_out.items()},
+        }
+
+    def draw(self, model: DualTokenizer) -> None:
+        """Write the run's pictures, from held-out windows; on the main process only."""
+        model.eval()
+        ids = self.valid.ids()
+        some = self.valid.subset(ids[:: max(1, len(ids) // PICTURED_WINDOWS)])
+        atlas, first = CodeAtlas(model), None
+        for batch in self._held_out(some, 0, 1):
+            first = first or batch
+            atlas.add(batch.x, model.encode(batch.x, batch.ch_names))
+        atlas.draw(self.run.figures)
+        draw_usage(atlas.hits, self.run.figures / "usage.png")
+        if first is not None:
+            draw_reconstructions(model, first, self.run.figures / "reconstructions.png")
+        curves(self.run.path)
+
+    def _start_codebooks(self, generator: torch.Generator) -> None:
+        """k-means over patches of training windows drawn from all montages; each process encodes its share."""
+        start, sizes = self.config.start, self.config.model
+        ids = self.train.ids()
+        tokens_per_window = sum(
+            n * len(montage.ch_names) * (montage.n_times // sizes.patch_size)
+            for n, montage in zip(self.train.group_sizes(), self.train.montages, strict=True)
+        ) / len(ids)
+        n_wanted = math.ceil(start.vectors_per_code * max(sizes.n_codes_t, sizes.n_codes_f) / tokens_per_window)
+        order = torch.randperm(len(ids), generator=generator)[: max(n_wanted, self.run.world)].sort().values
+        mine = order.tensor_split(self.run.world)[self.run.rank]
+        drawn = self.train.subset(ids[mine.numpy()])
+        windows_per_step = self.config.loop.batch_size * self.config.loop.accumulation * self.run.world
+        self.model.init_codebooks(
+            ((batch.x, batch.ch_names) for batch in self._held_out(drawn, 0, 1)),
+            generator,
+            vectors_per_step=windows_per_step * tokens_per_window,
+            n_iters=start.iterations,
+        )
+
+    def _log_usage(self, done: int) -> None:
+        if not self.model.started:
+            return
+        found = _usage([book.book.take_recent_hits() for book in self.model.quantizers().values()])
+        self.run.log(done, {f"train/{name}": value for name, value in found.items()})
+        names = {"codes_in_use_t": "temporal", "codes_in_use_f": "frequency"}
+        self.watch.look({title: found[name] for name, title in names.items() if name in found})
+
+    def _held_out(self, dataset: WindowDataset, rank: int, world: int) -> Iterator[Batch]:
+        size = self.config.loop.eval_batch_size or self.config.loop.batch_size
+        for batch in eval_batches(dataset, size, rank=rank, world=world):
+            yield batch.to(self.run.device)
+
+    def _tally(self) -> QualityTally:
+        return QualityTally(self.config.model.patch_size, self.config.model.sfreq)
+
+    def _mean_over_windows(self, sums: dict[str, Tensor], n_windows: int) -> dict[str, float]:
+        values = torch.stack([*sums.values(), next(iter(sums.values())).new_tensor(n_windows)]).double()
+        (values,) = self._total(values)
+        return {name: float(value / values[-1]) for name, value in zip(sums, values, strict=False)}
+
+    def _total(self, *tensors: Tensor) -> list[Tensor]:
+        """Sums over all processes. Collective."""
+        moved = [tensor.to(self.run.device) for tensor in tensors]
+        all_reduce(*moved)
+        return moved
+
+
+def _usage(hits: list[Tensor]) -> dict[str, float]:
+    """Usage figures of both codebooks by name."""
+    found = {book: usage(counts) for book, counts in zip("tf", hits, strict=True)}
+    return {f"{name}_{book}": value for book in found for name, value in found[book].items()}
+
+
+def _report(figures: dict[str, float], run: Run) -> str:
+    def held_out(name: str) -> float:
+        return figures.get(f"valid/{name}", math.nan)
+
+    lines = [f"tokenizer: {run.export}", "held-out subjects   codes in use   perplexity   explained variance"]
+    for book, name, restored in (("t", "temporal", "waveform_ev"), ("f", "frequency", "amplitude_ev")):
+        lines.append(
+            f"{name:<20}{held_out(f'codes_in_use_{book}'):>12.1%}{held_out(f'perplexity_{book}'):>13.0f}"
+            f"{held_out(restored):>12.3f} of the {restored.removesuffix('_ev')}"
+        )
+    return "\n".join([*lines, f"figures: {run.figures}"])
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,172 @@
+"""Pictures of a tokenizer: how evenly its codes are used, what it restores, and what its codes stand for.
+
+All are PNG files in the run's `figures/`.
+
+Shapes: C channels, P patches per channel, L samples per patch, F = L//2 + 1 bins, K codes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from codebrain.data.windows import Batch
+from codebrain.patches import SCALE_UV, patchify
+from codebrain.training.figures import save
+from tokenizer.model import Codes, DualTokenizer
+from tokenizer.targets import one_sided
+from tokenizer.usage import usage
+
+TITLES = {"t": "temporal codebook", "f": "frequency codebook"}
+TOP_HZ = 75.0  # right end of the frequency axes
+ATLAS_CODES = 32
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class CodeAtlas:
+    """Sums over patches, from which follow how often a code was assigned and the mean of the patches it stands for.
+
+    Parameters
+    ----------
+    model : DualTokenizer
+    """
+
+    def __init__(self, model: DualTokenizer) -> None:
+        config = model.config
+        self.sfreq, self.patch_size = config.sfreq, config.patch_size
+        sizes = {"t": config.n_codes_t, "f": config.n_codes_f}
+        self.hits = {name: torch.zeros(size) for name, size in sizes.items()}
+        self._waveforms = {name: torch.zeros(size, self.patch_size) for name, size in sizes.items()}
+        self._spectra = {name: torch.zeros(size, self.patch_size // 2 + 1) for name, size in sizes.items()}
+
+    def add(self, x_uv: Tensor, codes: Codes) -> None:
+        """Add windows (B, C, T) in microvolts and their codes."""
+        patches = patchify(x_uv.cpu().float(), self.patch_size)
+        patches = patches - patches.mean(-1, keepdim=True)
+        spectra = amplitude_uv(patches)
+        for name, found in (("t", codes.t), ("f", codes.f)):
+            flat = found.cpu().flatten()
+            self.hits[name] += torch.bincount(flat, minlength=len(self.hits[name]))
+            self._waveforms[name].index_add_(0, flat, patches.flatten(0, 2))
+            self._spectra[name].index_add_(0, flat, spectra.flatten(0, 2))
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Write atlas_t.png and atlas_f.png: mean waveform and spectrum of the patches of the most used codes."""
+        return [self._draw_codebook(name, folder / f"atlas_{name}.png") for name in TITLES]
+
+    def _draw_codebook(self, name: str, target: Path) -> Path:
+        hits = self.hits[name]
+        order = hits.argsort(descending=True)[: min(ATLAS_CODES, int((hits > 0).sum()))]
+        seconds = np.arange(self.patch_size) / self.sfreq
+        hertz = frequencies(self.patch_size, self.sfreq)
+        figure, axes = _figure(8, 2 * 4, width=2.0, height=1.25)
+        pairs = axes.reshape(4, 2, 8).transpose(0, 2, 1).reshape(ATLAS_CODES, 2)
+        for (above, below), code in zip(pairs, order.tolist(), strict=False):
+            n = max(1.0, float(hits[code]))
+            above.plot(seconds, self._waveforms[name][code] / n, color="C0", linewidth=0.8)
+            below.semilogy(hertz[1:], (self._spectra[name][code] / n)[1:], color="C1", linewidth=0.8)
+            below.set_xlim(0, TOP_HZ)
+            above.set_title(f"code {code}, {n / float(hits.sum()):.2%}", fontsize=6)
+            for axis in (above, below):
+                axis.tick_params(labelsize=5, length=2, pad=1)
+        for row in range(0, ATLAS_CODES, 8):
+            pairs[row][0].set_ylabel("µV", fontsize=6)
+            pairs[row][1].set_ylabel("amplitude, µV", fontsize=6)
+        for _, below in pairs[-8:]:
+            below.set_xlabel("Hz", fontsize=6)
+        for above, _ in pairs:
+            above.set_xlabel("s", fontsize=5, labelpad=0)
+        figure.suptitle(
+            f"{TITLES[name]}: the {ATLAS_CODES} most used codes on held-out windows; mean waveform (blue) and mean "
+            "amplitude spectrum (orange) of their patches, share of all patches",
+            fontsize=9,
+        )
+        save(figure, target)
+        return target
+
+
+def draw_usage(hits: dict[str, Tensor], target: Path) -> Path:
+    """Share of patches of each code, most used first, for both codebooks."""
+    figure, (axes,) = _figure(2, 1, width=4.5, height=3.2)
+    for axis, (name, counts) in zip(axes, hits.items(), strict=True):
+        shares = (counts / counts.sum()).sort(descending=True).values.numpy()
+        found = usage(counts)
+        axis.bar(np.arange(len(shares)), shares * len(shares), width=1.0, color="C0")
+        axis.axhline(1.0, color="k", linewidth=0.8, linestyle="--", label="even use")
+        axis.set_title(
+            f"{TITLES[name]}: {found['codes_in_use']:.1%} of {len(shares)} codes in use,\n"
+            f"perplexity {found['perplexity']:.0f}, ten most used {found['top10_share']:.1%} of patches",
+            fontsize=9,
+        )
+        axis.set_xlabel("code, by rank")
+        axis.set_ylabel("hits / mean hits per code")
+        axis.legend(fontsize=8)
+    save(figure, target)
+    return target
+
+
+def draw_reconstructions(model: DualTokenizer, batch: Batch, target: Path, n_patches: int = 5) -> Path:
+    """A few held-out patches in time and in spectrum, as recorded and as their codes restore them."""
+    config = model.config
+    codes = model.encode(batch.x, batch.ch_names)
+    restored, targets = model.decode(codes, batch.ch_names), model.targets(batch.x)
+    places = _spread(codes.t.shape, n_patches)
+    seconds = np.arange(config.patch_size) / config.sfreq
+    hertz = frequencies(config.patch_size, config.sfreq)
+    figure, axes = _figure(n_patches, 2, width=3.0, height=2.6)
+    for column, place in enumerate(places):
+        window, channel, patch = place
+        above, below = axes[0, column], axes[1, column]
+        for axis, grid, truth, guess in (
+            (above, seconds, targets.waveform[place], restored.waveform[place]),
+            (below, hertz, targets.amplitude[place], restored.amplitude[place]),
+        ):
+            axis.plot(grid, truth.cpu(), color="0.4", linewidth=0.9, label="recorded")
+            axis.plot(grid, guess.cpu(), color="C3", linewidth=1.1, label="restored")
+            axis.tick_params(labelsize=7)
+        below.set_xlim(0, TOP_HZ)
+        above.set_title(
+            f"window {int(batch.window[window])}, {batch.ch_names[channel]}, patch {patch}\n"
+            f"codes {int(codes.t[place])} and {int(codes.f[place])}",
+            fontsize=8,
+        )
+        above.set_xlabel("time in the patch, s", fontsize=8)
+        below.set_xlabel("frequency, Hz", fontsize=8)
+    waveform = "waveform, z-scored per patch" if config.waveform == "patch" else "waveform, 100 µV"
+    kind = "log-amplitude" if config.amplitude == "log" else "amplitude"
+    axes[0, 0].set_ylabel(waveform, fontsize=8)
+    axes[1, 0].set_ylabel(f"{kind}, z-scored per window", fontsize=8)
+    axes[0, 0].legend(fontsize=7)
+    figure.suptitle("Held-out patches and what their two codes, and the codes around them, restore", fontsize=10)
+    save(figure, target)
+    return target
+
+
+def amplitude_uv(patches_uv: Tensor) -> Tensor:
+    """Amplitude (..., F) of the sinusoid in each bin of patches (..., L), in microvolts."""
+    amplitude, _ = one_sided(patches_uv / SCALE_UV)
+    return amplitude * (SCALE_UV * 2 / patches_uv.shape[-1])
+
+
+def frequencies(patch_size: int, sfreq: float) -> Floats:
+    """Frequency of each bin in Hz, (F,)."""
+    return np.arange(patch_size // 2 + 1) * (sfreq / patch_size)
+
+
+def _spread(shape: torch.Size, n: int) -> list[tuple[int, int, int]]:
+    """`n` places in (B, C, P), spread over windows, channels and patches."""
+    steps = np.linspace(0.1, 0.9, n)
+    window, channel, patch = ((steps * size).astype(int) for size in shape)
+    mixed = np.roll(patch, 2)
+    return list(zip(window.tolist(), channel.tolist(), mixed.tolist(), strict=True))
+
+
+def _figure(columns: int, rows: int, *, width: float, height: float) -> tuple[Any, Any]:
+    """An empty figure of panels, each `width` x `height` inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)

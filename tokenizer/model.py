@@ -1,0 +1,400 @@
+"""DualTokenizer: windows of EEG to temporal and frequency codes, and back.
+
+Shapes: B windows, C channels, T samples, P patches per channel, L samples per patch, F = L//2 + 1 bins, D width.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from codebrain import weights
+from codebrain.channels import ELECTRODES, bipolar_pair, electrode_index
+from codebrain.patches import patchify, to_model_units
+from tokenizer.card import model_card
+from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
+from tokenizer.encoder import Encoder, Norm
+from tokenizer.quantizer import Quantizer
+from tokenizer.targets import AmplitudeScale, PhaseForm, Targets, WaveformScale, make_targets
+
+MODEL_TYPE = "codebrain-tokenizer"
+ENCODE_TOKENS = 16384  # tokens that `encode` holds at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of a tokenizer and what its codes are asked to restore; the defaults are the paper's sizes."""
+
+    patch_size: int = 200
+    """Samples per patch."""
+    sfreq: float = 200.0
+    """Sampling rate that the model expects, in Hz."""
+    max_patches: int = 60
+    """Longest window, in patches: rows of the time embedding."""
+    width: int = 200
+    """Features per token."""
+    n_layers: int = 12
+    """Transformer blocks of the encoder."""
+    n_heads: int = 10
+    """Attention heads; divides the width."""
+    mlp_ratio: float = 4.0
+    """Hidden features of a block's MLP, as a multiple of the width."""
+    conv_features: int = 8
+    """Features of each convolution of TFConv; a multiple of 4."""
+    conv_norm: Norm = "group"
+    """TFConv's normalisation: per patch ("group") or over the micro-batch of one process ("batch", the paper's, with
+    which the split of a batch over processes changes the result)."""
+    decoder_layers: int = 3
+    """Transformer blocks of each decoder."""
+    n_codes_t: int = 4096
+    """Codes of the temporal codebook."""
+    n_codes_f: int = 4096
+    """Codes of the frequency codebook."""
+    code_dim: int = 32
+    """Dimension of a code."""
+    decay: float = 0.99
+    """Decay of the codebooks' moving averages, per optimizer step."""
+    codebook_start: Literal["kmeans", "random"] = "kmeans"
+    """Codes start by k-means over the patches of an encoder that has trained without quantisation for a while (see
+    the trainer's `quantise_after`), or at random and from the first step on (as published)."""
+    revive_below: float = 0.15
+    """A code whose moving average of hits falls below this fraction of the codes' mean is put on a patch of the current
+    batch; 0 leaves dead codes dead."""
+    rotation_trick: bool = False
+    """Pass the gradient through the quantiser by rotation instead of straight through (the paper's)."""
+    waveform: WaveformScale = "patch"
+    """Waveform to restore: z-scored per patch ("patch") or microvolts / 100 ("raw", as published)."""
+    amplitude: AmplitudeScale = "log"
+    """Amplitude to restore, z-scored over the window: its logarithm ("log") or itself ("linear", as published)."""
+    phase: PhaseForm = "vector"
+    """Phase to restore: cosine and sine ("vector") or the angle z-scored over the window ("angle", as published)."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.n_heads:
+            raise ValueError(f"n_heads={self.n_heads} does not divide width={self.width}; choose a divisor")
+        if self.conv_features % 4:
+            raise ValueError(f"conv_features={self.conv_features} is not a multiple of 4, the groups of its norm")
+        if not 0 <= self.revive_below < 1:
+            raise ValueError(
+                f"revive_below={self.revive_below} is a fraction of the mean hits: 0 (never) up to below 1"
+            )
+
+    def check(self, ch_names: Sequence[str], n_times: int) -> None:
+        """Raise ValueError if a model of these sizes cannot take windows of these channels and samples."""
+        n_patches = n_times // self.patch_size
+        if not 1 <= n_patches <= self.max_patches:
+            raise ValueError(
+                f"windows of {n_times} samples are {n_patches} patches of {self.patch_size}; this model takes 1 to "
+                f"{self.max_patches}. Cut the windows, or train with a larger max_patches"
+            )
+        montage_matrix(ch_names)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Both token sequences of a batch of windows."""
+
+    t: Tensor
+    """(B, C, P) int64, temporal codes."""
+    f: Tensor
+    """(B, C, P) int64, frequency codes."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the decoders say of each patch, in the scale of `tokenizer.targets`."""
+
+    waveform: Tensor
+    """(B, C, P, L)"""
+    amplitude: Tensor
+    """(B, C, P, F)"""
+    phase: Tensor
+    """(B, C, P, 2F), cosines then sines, or (B, C, P, F) if the model predicts the angle."""
+
+
+@dataclass(frozen=True)
+class TokenizerOutput:
+    """What one forward pass gives to the losses."""
+
+    codes: Codes | None
+    """Tokens of the windows; None while the codebooks wait for their k-means start."""
+    reconstruction: Reconstruction
+    """The decoders' predictions."""
+    features: Tensor
+    """(B, C, P, D), the encoder's, for the contrastive term."""
+    commitment_t: Tensor
+    """(), mean squared distance to the temporal codes."""
+    commitment_f: Tensor
+    """(), mean squared distance to the frequency codes."""
+
+
+class DualTokenizer(nn.Module, PyTorchModelHubMixin):
+    """The two vocabularies: an encoder, two quantisers and two decoders.
+
+    `save_pretrained` and `push_to_hub` are huggingface_hub's.
+
+    Parameters
+    ----------
+    config : TokenizerConfig
+        Sizes and targets.
+
+    Attributes
+    ----------
+    record : dict
+        What the training run measured; saved with the weights and told by the model card.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.record: dict[str, Any] = {}
+        common: dict[str, Any] = dict(
+            width=config.width,
+            n_heads=config.n_heads,
+            mlp_ratio=config.mlp_ratio,
+            n_electrodes=len(ELECTRODES),
+            max_patches=config.max_patches,
+        )
+        book: dict[str, Any] = dict(
+            dim=config.code_dim,
+            decay=config.decay,
+            kmeans_init=config.codebook_start == "kmeans",
+            rotation_trick=config.rotation_trick,
+        )
+        decoder: dict[str, Any] = dict(code_dim=config.code_dim, n_layers=config.decoder_layers, **common)
+        self.encoder = Encoder(
+            patch_size=config.patch_size,
+            conv_features=config.conv_features,
+            conv_norm=config.conv_norm,
+            n_layers=config.n_layers,
+            **common,
+        )
+        self.to_code_t = _to_code(config.width, config.code_dim)
+        self.to_code_f = _to_code(config.width, config.code_dim)
+        self.quantizer_t = Quantizer(n_codes=config.n_codes_t, **book)
+        self.quantizer_f = Quantizer(n_codes=config.n_codes_f, **book)
+        self.decoder_t = Decoder(outputs=temporal_outputs(config.patch_size), **decoder)
+        self.decoder_f = Decoder(outputs=frequency_outputs(config.patch_size, config.phase), **decoder)
+
+    def forward(self, x_uv: Tensor, ch_names: Sequence[str]) -> TokenizerOutput:
+        """Encode, quantise and restore windows of one montage.
+
+        Parameters
+        ----------
+        x_uv : Tensor, (B, C, T), microvolts
+            T // patch_size patches are used, at most `max_patches`.
+        ch_names : sequence of str
+            Names of the C channels, electrodes ("Cz") or bipolar derivations ("Fp1-F7").
+
+        Returns
+        -------
+        TokenizerOutput
+
+        Raises
+        ------
+        ValueError
+            A channel is unknown, their number does not fit, or the window is too short or too long.
+        """
+        features, montage = self._encode(x_uv, ch_names)
+        quantized_t, codes_t, commitment_t = self.quantizer_t(self.to_code_t(features))
+        quantized_f, codes_f, commitment_f = self.quantizer_f(self.to_code_f(features))
+        return TokenizerOutput(
+            codes=None if codes_t is None else Codes(codes_t, codes_f),
+            reconstruction=self._reconstruct(quantized_t, quantized_f, montage),
+            features=features,
+            commitment_t=commitment_t,
+            commitment_f=commitment_f,
+        )
+
+    @torch.no_grad()
+    def encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> Codes:
+        """Tokens of windows (B, C, T) in microvolts, in evaluation mode, a few windows at a time.
+
+        Parameters and errors are those of `forward`; the codes are those that `forward` assigns in evaluation mode.
+        """
+        if not self.started:
+            raise ValueError("this tokenizer's codebooks have not started yet; train it past its k-means start")
+        n_tokens = x_uv.shape[1] * max(1, x_uv.shape[-1] // self.config.patch_size)
+        parts_t, parts_f = [], []
+        with evaluating(self):
+            for chunk in x_uv.split(max(1, ENCODE_TOKENS // n_tokens)):
+                features, _ = self._encode(chunk, ch_names)
+                parts_t.append(self.quantizer_t(self.to_code_t(features))[1])
+                parts_f.append(self.quantizer_f(self.to_code_f(features))[1])
+        return Codes(torch.cat(parts_t), torch.cat(parts_f))
+
+    @torch.no_grad()
+    def decode(self, codes: Codes, ch_names: Sequence[str]) -> Reconstruction:
+        """What the tokens (B, C, P) stand for, in the scale of the model's targets, in evaluation mode."""
+        montage = montage_matrix(ch_names).to(codes.t.device)
+        with evaluating(self):
+            return self._reconstruct(self.quantizer_t.lookup(codes.t), self.quantizer_f.lookup(codes.f), montage)
+
+    def targets(self, x_uv: Tensor) -> Targets:
+        """What `forward` should restore from windows (B, C, T) in microvolts."""
+        config = self.config
+        patches = patchify(to_model_units(x_uv.float()), config.patch_size)
+        return make_targets(patches, waveform=config.waveform, amplitude=config.amplitude)
+
+    @torch.no_grad()
+    def init_codebooks(
+        self,
+        windows: Iterable[tuple[Tensor, Sequence[str]]],
+        generator: torch.Generator,
+        *,
+        vectors_per_step: float,
+        n_iters: int = 10,
+    ) -> None:
+        """Start both codebooks by k-means over the patches of all processes. Collective.
+
+        Parameters
+        ----------
+        windows : iterable of (x_uv, ch_names)
+            This process's share, in batches of one montage each. The patches of all processes together, by rank, are
+            the points.
+        generator : torch.Generator
+            On the CPU and in the same state on every process.
+        vectors_per_step : float
+            Tokens of one optimizer step over all processes: the weight of this start in the moving averages.
+        n_iters : int
+            k-means iterations.
+        """
+        points: tuple[list[Tensor], list[Tensor]] = [], []
+        with evaluating(self):
+            for x_uv, ch_names in windows:
+                features, _ = self._encode(x_uv, ch_names)
+                for found, to_code in zip(points, (self.to_code_t, self.to_code_f), strict=True):
+                    found.append(nn.functional.normalize(to_code(features).float().flatten(0, 2), dim=-1))
+        for quantizer, vectors in zip((self.quantizer_t, self.quantizer_f), points, strict=True):
+            everything = torch.cat(vectors)
+            quantizer.book.initialise(everything, generator, n_iters=n_iters, vectors_per_step=vectors_per_step)
+
+    def update_codebooks(self, generator: torch.Generator) -> dict[str, float]:
+        """Move both codebooks by the windows of the optimizer step just taken, and re-seed dead codes. Collective.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            On the CPU and in the same state on every process.
+
+        Returns
+        -------
+        dict
+            `revived_t` and `revived_f`: codes re-seeded in this step.
+        """
+        if not self.started:
+            return {f"revived_{name}": 0.0 for name in self.quantizers()}
+        return {
+            f"revived_{name}": float(quantizer.book.update(generator, self.config.revive_below))
+            for name, quantizer in self.quantizers().items()
+        }
+
+    @property
+    def started(self) -> bool:
+        """Whether the codebooks are in place, so that `forward` quantises."""
+        return self.quantizer_t.started
+
+    def quantizers(self) -> dict[str, Quantizer]:
+        """The temporal ("t") and the frequency ("f") quantiser."""
+        return {"t": self.quantizer_t, "f": self.quantizer_f}
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **hub: Any) -> Self:  # type: ignore[override]
+        """Load a tokenizer, in evaluation mode.
+
+        Parameters
+        ----------
+        source : path or str
+            A run folder, an export folder or a Hub id.
+        **hub
+            `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as in huggingface_hub.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            There is no such model, it is another kind of model, or a file is damaged. The released
+            CodeBrain_Tokenizer.pth cannot be loaded: the shapes of its TFConv were not published.
+        """
+        files = weights.resolve(source, **hub)
+        if files.config is None:
+            raise ValueError(
+                f"{source} has no config.json, so it is no tokenizer of this project; pass a stage-1 run folder, its "
+                "export/ or a Hub id. (The released CodeBrain_Tokenizer.pth cannot be loaded: the shapes of its TFConv "
+                "were not published.)"
+            )
+        saved = json.loads(files.config.read_text())
+        kind = saved.get("model_type", "unknown")
+        if kind != MODEL_TYPE:
+            raise ValueError(
+                f"{source} holds a model of type {kind!r}, expected {MODEL_TYPE!r}: pass a stage-1 run, not a backbone"
+            )
+        names = {field.name for field in fields(TokenizerConfig)}
+        model = cls(TokenizerConfig(**{name: value for name, value in saved.items() if name in names}))
+        state_dict = weights.read_state_dict(files.weights)
+        try:
+            model.load_state_dict(state_dict)
+        except RuntimeError as error:
+            raise ValueError(f"{files.weights} does not fit its config.json: {error}") from error
+        model.record = saved.get("record", {})
+        return model.eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write model.safetensors, config.json and README.md."""
+        config = {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
+        n_parameters = sum(parameter.numel() for parameter in self.parameters())
+        tensors = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, save_directory / "model.safetensors", metadata={"format": "pt"})
+        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (save_directory / "README.md").write_text(model_card(self.config, n_parameters, self.record))
+
+    def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if x_uv.ndim != 3 or x_uv.shape[1] != len(ch_names):
+            raise ValueError(
+                f"x_uv has shape {tuple(x_uv.shape)} for {len(ch_names)} channel names; "
+                "expected (windows, channels, samples) with a name for each channel"
+            )
+        self.config.check(ch_names, x_uv.shape[-1])
+        montage = montage_matrix(ch_names).to(x_uv.device)
+        return self.encoder(patchify(to_model_units(x_uv.float()), self.config.patch_size), montage), montage
+
+    def _reconstruct(self, quantized_t: Tensor, quantized_f: Tensor, montage: Tensor) -> Reconstruction:
+        return Reconstruction(**self.decoder_t(quantized_t, montage), **self.decoder_f(quantized_f, montage))
+
+
+def montage_matrix(ch_names: Sequence[str]) -> Tensor:
+    """Each channel as a sum of electrodes, (C, E) float32: +1 for an electrode, +1 and -1 for a bipolar pair.
+
+    Raises
+    ------
+    ValueError
+        A name is neither; the message gives the nearest names.
+    """
+    rows = torch.zeros(len(ch_names), len(ELECTRODES))
+    for row, name in zip(rows, ch_names, strict=True):
+        pair = bipolar_pair(name)
+        for electrode, sign in zip(electrode_index(pair or [name]), (1.0, -1.0), strict=False):
+            row[electrode] = sign
+    return rows
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _to_code(width: int, code_dim: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, code_dim))

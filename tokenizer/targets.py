@@ -1,0 +1,66 @@
+"""What the decoders are asked for: the waveform, the amplitude and the phase of each patch, each in a stated scale.
+
+Shapes: B windows, C channels, P patches per channel, L samples per patch, F = L//2 + 1 bins.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from codebrain.patches import SCALE_UV, amplitude_phase
+
+WaveformScale = Literal["patch", "raw"]
+AmplitudeScale = Literal["log", "linear"]
+PhaseForm = Literal["vector", "angle"]
+
+EPS = 1e-6  # added to every variance: a constant patch becomes zeros, not 0/0
+FLOOR_UV = 0.1
+"""Amplitude of a sinusoid, in microvolts, below which a bin counts as silent: filters and converters leave bins that
+hold nothing but rounding, whose logarithm varies as much as a signal's."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a window's codes should let the decoders restore."""
+
+    waveform: Tensor
+    """(B, C, P, L): z-scored per patch, or model units (microvolts / 100)."""
+    amplitude: Tensor
+    """(B, C, P, F): logarithm or not, z-scored over the window."""
+    phase: Tensor
+    """(B, C, P, F), radians in (-pi, pi]."""
+    phase_weight: Tensor
+    """(B, C, P, F): share of each bin in its patch's amplitude; sums to 1, or to 0 in a silent patch."""
+
+
+def make_targets(patches: Tensor, *, waveform: WaveformScale, amplitude: AmplitudeScale) -> Targets:
+    """Targets of patches (B, C, P, L) in model units."""
+    size, angle = one_sided(patches)
+    heights = log_amplitude(size) if amplitude == "log" else size
+    return Targets(
+        waveform=standardise(patches) if waveform == "patch" else patches,
+        amplitude=standardise(heights, (1, 2, 3)),
+        phase=angle,
+        phase_weight=size / (size.sum(-1, keepdim=True) + EPS),
+    )
+
+
+def one_sided(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Amplitude and phase (..., F) of patches (..., L) in model units; the other half of the DFT mirrors them."""
+    n_bins = patches.shape[-1] // 2 + 1
+    amplitude, phase = amplitude_phase(patches)
+    return amplitude[..., :n_bins], phase[..., :n_bins]
+
+
+def log_amplitude(amplitude: Tensor) -> Tensor:
+    """Logarithm of amplitudes (..., F) from `one_sided`, with bins below `FLOOR_UV` held level."""
+    half_length = amplitude.shape[-1] - 1  # a sinusoid of amplitude a has |DFT| = a * L / 2
+    return torch.log(amplitude + FLOOR_UV / SCALE_UV * half_length)
+
+
+def standardise(x: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
+    """Z-score over `dim`; what is constant becomes zero."""
+    centred = x - x.mean(dim, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + EPS)

@@ -1,0 +1,99 @@
+"""The pre-norm transformer that the encoder and both decoders share, with embeddings of place and time.
+
+Shapes: B windows, C channels, P patches per channel, N = C*P tokens (channel-major), D width,
+E electrodes in the table.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYER_NORM_EPS = 1e-6  # LaBraM's, which the paper follows
+EMBEDDING_STD = 0.02  # of the truncated normal from which embeddings are drawn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens; no N x N matrix is kept for the backward pass.
+
+    Parameters
+    ----------
+    width : int
+        D, features per token.
+    n_heads : int
+        Heads; divides `width`.
+    """
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the tokens (B, N, D) of each window."""
+        query, key, value = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, D / heads)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, n_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = round(width * mlp_ratio)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = Attention(width, n_heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine the tokens (B, N, D)."""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Trunk(nn.Module):
+    """Add where and when each token was recorded, run the blocks, normalise.
+
+    Every montage works without padding: a window brings as many tokens as it has channels and patches, and
+    all of them are signal.
+
+    Parameters
+    ----------
+    width, n_layers, n_heads, mlp_ratio
+        Size of the transformer.
+    n_electrodes : int
+        E, rows of the electrode table (`codebrain.channels.ELECTRODES`).
+    max_patches : int
+        Rows of the time table: the most patches of a window.
+    """
+
+    def __init__(
+        self, *, width: int, n_layers: int, n_heads: int, mlp_ratio: float, n_electrodes: int, max_patches: int
+    ) -> None:
+        super().__init__()
+        self.place = nn.Parameter(nn.init.trunc_normal_(torch.empty(n_electrodes, width), std=EMBEDDING_STD))
+        self.time = nn.Parameter(nn.init.trunc_normal_(torch.empty(max_patches, width), std=EMBEDDING_STD))
+        self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio) for _ in range(n_layers))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def forward(self, tokens: Tensor, montage: Tensor) -> Tensor:
+        """Refine the tokens of windows of one montage.
+
+        Parameters
+        ----------
+        tokens : Tensor, (B, C, P, D)
+        montage : Tensor, (C, E), float
+            Each channel as a sum of electrodes: one 1 for a referential channel, a 1 and a -1 for a bipolar one.
+
+        Returns
+        -------
+        Tensor, (B, C, P, D)
+        """
+        n_chans, n_patches = tokens.shape[1:3]
+        place = montage.to(self.place.dtype) @ self.place
+        x = (tokens + place[:, None] + self.time[:n_patches]).flatten(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x).unflatten(1, (n_chans, n_patches))

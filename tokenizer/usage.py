@@ -1,0 +1,86 @@
+"""How alive a codebook is: which of its codes are used, how evenly, and an alarm when it collapses."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseConfig:
+    """When a codebook counts as collapsed."""
+
+    below: float = 0.05
+    """Share of codes in use, between two log lines, under which a codebook is in danger."""
+    patience: int = 3
+    """Log lines in a row after which it is said, loudly."""
+    stop: bool = False
+    """Whether the run then ends."""
+
+
+class CodebookCollapse(FloatingPointError):
+    """A training that went wrong in a way that more steps will not mend."""
+
+
+def usage(hits: Tensor) -> dict[str, float]:
+    """Figures of one codebook from how often each code (K,) was assigned.
+
+    Returns
+    -------
+    dict
+        codes_in_use: share of the K codes with at least one hit. perplexity: exponential of the entropy of the code
+        distribution, in codes, 1 to K. top10_share: share of all hits that go to the ten most frequent codes.
+        Without hits, nothing.
+    """
+    total = hits.sum()
+    if not total:
+        return {}
+    share = (hits / total).double()
+    entropy = -torch.xlogy(share, share).sum()
+    return {
+        "codes_in_use": (hits > 0).double().mean().item(),
+        "perplexity": math.exp(entropy.item()),
+        "top10_share": share.topk(min(10, len(share))).values.sum().item(),
+    }
+
+
+class CollapseWatch:
+    """Warn, or stop, when a codebook stays under a share of codes in use over several log lines.
+
+    Parameters
+    ----------
+    config : CollapseConfig
+    """
+
+    def __init__(self, config: CollapseConfig) -> None:
+        self._config = config
+        self._in_danger: dict[str, int] = {}
+
+    def look(self, in_use: Mapping[str, float]) -> None:
+        """Take the share of codes in use of each codebook since the last look, by the codebook's name.
+
+        Raises
+        ------
+        CodebookCollapse
+            If `stop` is set and a codebook has been under `below` for `patience` looks in a row.
+        """
+        for name, share in in_use.items():
+            self._in_danger[name] = self._in_danger.get(name, 0) + 1 if share < self._config.below else 0
+            if self._in_danger[name] >= self._config.patience:
+                self._alarm(name, share)
+
+    def _alarm(self, name: str, share: float) -> None:
+        message = (
+            f"the {name} codebook has collapsed: {share:.1%} of its codes in use over the last "
+            f"{self._in_danger[name]} log lines. What helps: codebook_start=kmeans with more steps before quantisation "
+            "(--quantise_after), revival of dead codes (--model.revive_below 0.15), targets of unit variance "
+            "(--model.waveform patch), a lower --losses.commitment, a lower --optim.lr."
+        )
+        if self._config.stop:
+            raise CodebookCollapse(message)
+        _log.warning("WARNING: %s", message)
