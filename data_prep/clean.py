@@ -23,7 +23,8 @@ Samples = npt.NDArray[np.floating]
 
 # Sampling rates are quotients of small integers; a remaining error of 1e-8 is a millisecond in a day.
 _MAX_DENOMINATOR = 10_000
-_ZERO_CROSSINGS = 10
+_ZERO_CROSSINGS = 16
+_KAISER_BETA = 8.0  # images and aliases 80 dB down, so that millivolts of offset leave no trace
 _NOTCH_TRANSITION = 0.5  # Hz
 
 
@@ -47,7 +48,7 @@ class CleanConfig:
             raise ValueError(f"clean.sfreq is {self.sfreq:g} Hz; it must be positive")
         if self.h_freq is not None and self.h_freq >= self.sfreq / 2:
             raise ValueError(
-                f"clean.h_freq {self.h_freq:g} Hz must be below half of clean.sfreq, {self.sfreq / 2:g} Hz"
+                f"clean.h_freq {self.h_freq:g} Hz must be below {self.sfreq / 2:g} Hz, half of clean.sfreq"
             )
         if self.l_freq is not None and self.h_freq is not None and self.l_freq >= self.h_freq:
             raise ValueError(f"clean.l_freq {self.l_freq:g} Hz must be below clean.h_freq {self.h_freq:g} Hz")
@@ -84,7 +85,7 @@ class Resampler:
         self.up, self.down = ratio.numerator, ratio.denominator
         faster = max(self.up, self.down)
         self.half = _ZERO_CROSSINGS * faster
-        self.kernel = firwin(2 * self.half + 1, 1 / faster, window=("kaiser", 5.0))
+        self.kernel = firwin(2 * self.half + 1, 1 / faster, window=("kaiser", _KAISER_BETA))
         self.reach = math.ceil(self.half / self.up)
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102

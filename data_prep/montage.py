@@ -143,7 +143,8 @@ def _interpolated(missing: list[str], at: dict[str, int]) -> dict[str, dict[int,
     """
     names = [*at, *missing]
     info = mne.create_info(names, sfreq=1.0, ch_types="eeg")
-    info.set_montage(mne.channels.make_dig_montage(dict(zip(names, positions(names) * _HEAD_RADIUS, strict=True))))
+    places = dict(zip(names, positions(names) * _HEAD_RADIUS, strict=True))
+    info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"))
     info["bads"] = missing
     identity = np.eye(len(names), len(at))
     raw = mne.io.RawArray(identity, info, verbose="error").interpolate_bads(origin=(0, 0, 0), verbose="error")

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import mne
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import welch
+from scipy.fft import rfft, rfftfreq
+from scipy.signal.windows import hann
 
 Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
@@ -24,7 +25,7 @@ _HEADER_IN_RECORDS = (".edf", ".bdf", ".gdf")
 _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
 
 _N_PROBES = 8
-_PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 5.0
 _LINE_FREQUENCIES = (50.0, 60.0)
 _LINE_EXCESS_DB = 6.0
 
@@ -75,7 +76,7 @@ class OpenRecording:
     labels : tuple of str
         Channel labels as in the file.
     eeg_labels : tuple of str
-        Those that the reader holds for potentials of the scalp too: a channel in microsiemens is none, whatever its name.
+        Those that the reader, too, takes for EEG: a channel in microsiemens is none, whatever its name.
     sfreq : float
         Sampling rate in Hz.
     n_times : int
@@ -146,25 +147,22 @@ class OpenRecording:
         return (str(years) if 0 <= years < 110 else ""), sex
 
 
-def probe(recording: OpenRecording, picks: Sequence[int]) -> Probe:
-    """Look at a few stretches of a recording, evenly spread."""
+def probe(recording: OpenRecording, picks: Sequence[int], *, find_line: bool = False) -> Probe:
+    """Look at a few stretches of a recording, evenly spread; for line noise only if asked to."""
     length = min(recording.n_times, round(_PROBE_SECONDS * recording.sfreq))
     starts = np.unique(np.linspace(0, recording.n_times - length, _N_PROBES).astype(int))
-    pieces = [recording.read(picks, int(start), int(start) + length) for start in starts]
-    x = np.concatenate(pieces, axis=1)
-    finite = np.where(np.isfinite(x), x, np.nan)
+    x = np.stack([recording.read(picks, int(start), int(start) + length) for start in starts], axis=1)
+    x = np.where(np.isfinite(x), x, np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any number has a nan for its median
-        offset = np.nan_to_num(np.nanmedian(finite, axis=1))
+        offset = np.nan_to_num(np.nanmedian(x, axis=(1, 2)))
     second = math.floor(recording.sfreq)
-    per_second = np.concatenate(
-        [piece[:, : length // second * second].reshape(len(picks), -1, second).std(axis=2) for piece in pieces], axis=1
-    )
-    moving = per_second[np.isfinite(per_second) & (per_second > 0)]
+    per_second = x[..., : length // second * second].reshape(*x.shape[:2], -1, second).std(axis=-1)
+    moving = per_second[per_second > 0]
     return Probe(
         amplitude_uv=float(np.median(moving)) if moving.size else math.nan,
         offset_uv=offset,
-        line_hz=_line_frequency(np.nan_to_num(finite - offset[:, None]), recording.sfreq),
+        line_hz=_line_frequency(np.nan_to_num(x - offset[:, None, None]), recording.sfreq) if find_line else None,
     )
 
 
@@ -257,9 +255,11 @@ def _header_volts(raw: mne.io.BaseRaw) -> npt.NDArray[np.float64]:
 
 
 def _line_frequency(x: npt.NDArray[np.float64], sfreq: float) -> float | None:
-    """50 or 60 Hz if that line stands out of its surroundings in the mean spectrum of (C, T) samples."""
-    n_window = min(x.shape[1], round(2 * sfreq))
-    freqs, power = welch(x, sfreq, nperseg=n_window)
+    """50 or 60 Hz if that line stands out of its surroundings in the mean spectrum of (..., T) samples."""
+    length = min(x.shape[-1], round(2 * sfreq))
+    pieces = x[..., : x.shape[-1] // length * length].reshape(-1, length)
+    power = np.abs(rfft(pieces * hann(length), axis=-1)) ** 2
+    freqs = rfftfreq(length, 1 / sfreq)
     level = 10 * np.log10(power.mean(axis=0) + 1e-20)
     excess = {}
     for line in _LINE_FREQUENCIES:

@@ -158,7 +158,7 @@ def _prepare(job: Job) -> Result:
     montage = plan_montage(recording.eeg_labels, recipe.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
-    found = probe(recording, picks)
+    found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
     check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
     chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
     plan = job.cutter.cut(job.source, recording, chain, recipe)
