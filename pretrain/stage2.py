@@ -68,6 +68,22 @@ class Stage2Config:
     """Length and bookkeeping of the run."""
 
 
+_PANELS = [
+    figures.Panel("loss", "cross-entropy of both codes (nats)"),
+    *(
+        panel
+        for suffix, name in (("t", "temporal"), ("f", "frequency"))
+        for panel in (
+            figures.Panel(f"bits_{suffix}", f"{name} codes (bits)", f"entropy_{suffix}", "unigram entropy"),
+            figures.Panel(
+                f"top1_{suffix}", f"{name} codes, first guess right", f"majority_{suffix}", "most frequent code"
+            ),
+            figures.Panel(f"top5_{suffix}", f"{name} codes, among five guesses"),
+        )
+    ),
+]
+
+
 def main() -> int:
     """Run the command."""
     config = parse(Stage2Config, prog="stage2.py", description=(__doc__ or "").splitlines()[0])
@@ -91,7 +107,7 @@ def main() -> int:
     accuracy = task.accuracy_by_electrode(model)
     if run.is_main:
         save_export(model, run.export)
-        figures.curves(run.path)
+        figures.curves(run.path, _PANELS)
         figures.accuracy_by_electrode(run.path, *accuracy)
     run.finish(dataclasses.asdict(result))
     run.say(_report(result.last, run))

@@ -4,42 +4,65 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from codebrain.channels import canonical_name, positions
-from codebrain.training.logging import TIME_PREFIX, read_metrics
+from codebrain.training.logging import read_metrics
 
 
-def curves(run_dir: str | os.PathLike[str], *, names: list[str] | None = None) -> Path:
+@dataclass(frozen=True)
+class Panel:
+    """One panel of the curves."""
+
+    name: str
+    """The figure, without `train/` and `valid/`."""
+    label: str
+    """What it is, with its unit."""
+    reference: str | None = None
+    """A validated figure to compare with, drawn as a dashed line."""
+    reference_label: str = ""
+    """What that is."""
+
+
+def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = None) -> Path:
     """Draw `figures/curves.png`: one panel per figure, training and validation in the same panel.
 
     Parameters
     ----------
     run_dir : path
         Folder with metrics.jsonl.
-    names : list of str, optional
-        Figures to draw, without `train/` and `valid/`; by default all that were validated, the loss first.
+    panels : sequence of Panel, optional
+        By default all figures that were validated, the loss first.
     """
     lines = read_metrics(run_dir)
-    known = {name for line in lines for name in line if name != "step" and not name.startswith(TIME_PREFIX)}
-    validated = sorted({name.removeprefix("valid/") for name in known if name.startswith("valid/")})
-    names = names or sorted(validated, key=lambda name: (name != "loss", name))
-    target = Path(run_dir) / "figures" / "curves.png"
-    figure, axes = _grid(len(names))
-    for axis, name in zip(axes, names, strict=False):
-        for side, style in (("train", "-"), ("valid", "o-")):
-            points = [(line["step"], line[f"{side}/{name}"]) for line in lines if f"{side}/{name}" in line]
-            if points:
-                axis.plot(*zip(*points, strict=True), style, label=side, markersize=3, linewidth=1)
-        axis.set_title(name.replace("_", " "), fontsize=9)
+    if panels is None:
+        known = {name.removeprefix("valid/") for line in lines for name in line if name.startswith("valid/")}
+        panels = [
+            Panel(name, name.replace("_", " ")) for name in sorted(known, key=lambda name: (name != "loss", name))
+        ]
+    figure, axes = _grid(len(panels))
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw(axis, lines, f"train/{panel.name}", "training", "-")
+        _draw(axis, lines, f"valid/{panel.name}", "held-out subjects", "o-")
+        if panel.reference:
+            _draw(axis, lines, f"valid/{panel.reference}", panel.reference_label, "k--")
+        axis.set_ylabel(panel.label, fontsize=9)
         axis.set_xlabel("step (optimizer updates)", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
+    target = Path(run_dir) / "figures" / "curves.png"
     save(figure, target)
     return target
+
+
+def _draw(axis: Any, lines: list[dict[str, Any]], name: str, label: str, style: str) -> None:
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    if points:
+        axis.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
 
 
 def accuracy_by_electrode(
@@ -73,7 +96,7 @@ def accuracy_by_electrode(
     axes = figure.subplots(1, 2)
     for axis, values, title in zip(axes, (temporal, frequency), ("temporal codes", "frequency codes"), strict=True):
         percent = 100 * values.cpu().numpy()[placed]
-        image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=True)
+        image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=False)
         axis.set_title(title)
         figure.colorbar(image, ax=axis, shrink=0.7, label="named at first guess (%)")
     figure.suptitle("Hidden patches on held-out subjects")
