@@ -185,7 +185,7 @@ class Stage1:
         atlas.draw(self.run.figures)
         draw_usage(atlas.hits, self.run.figures / "usage.png")
         if first is not None:
-            draw_reconstructions(model, first, self.run.figures / "reconstructions.png")
+            draw_reconstructions(model, first.x, first.ch_names, self.run.figures / "reconstructions.png")
         curves(self.run.path)
 
     def _start_codebooks(self, generator: torch.Generator) -> None:

@@ -5,6 +5,7 @@ All are PNG files in the run's `figures/`.
 Shapes: C channels, P patches per channel, L samples per patch, F = L//2 + 1 bins, K codes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from codebrain.data.windows import Batch
 from codebrain.patches import SCALE_UV, patchify
-from codebrain.training.figures import save
 from tokenizer.model import Codes, DualTokenizer
 from tokenizer.targets import one_sided
 from tokenizer.usage import usage
@@ -104,15 +103,16 @@ def draw_usage(hits: dict[str, Tensor], target: Path) -> Path:
         axis.set_xlabel("code, by rank")
         axis.set_ylabel("hits / mean hits per code")
         axis.legend(fontsize=8)
-    save(figure, target)
-    return target
+    return _save(figure, target)
 
 
-def draw_reconstructions(model: DualTokenizer, batch: Batch, target: Path, n_patches: int = 5) -> Path:
+def draw_reconstructions(
+    model: DualTokenizer, x_uv: Tensor, ch_names: Sequence[str], target: Path, n_patches: int = 5
+) -> Path:
     """A few held-out patches in time and in spectrum, as recorded and as their codes restore them."""
     config = model.config
-    codes = model.encode(batch.x, batch.ch_names)
-    restored, targets = model.decode(codes, batch.ch_names), model.targets(batch.x)
+    codes = model.encode(x_uv, ch_names)
+    restored, targets = model.decode(codes, ch_names), model.targets(x_uv)
     places = _spread(codes.t.shape, n_patches)
     seconds = np.arange(config.patch_size) / config.sfreq
     hertz = frequencies(config.patch_size, config.sfreq)
@@ -129,7 +129,7 @@ def draw_reconstructions(model: DualTokenizer, batch: Batch, target: Path, n_pat
             axis.tick_params(labelsize=7)
         below.set_xlim(0, TOP_HZ)
         above.set_title(
-            f"window {int(batch.window[window])}, {batch.ch_names[channel]}, patch {patch}\n"
+            f"window {window}, {ch_names[channel]}, patch {patch}\n"
             f"codes {int(codes.t[place])} and {int(codes.f[place])}",
             fontsize=8,
         )
@@ -141,8 +141,7 @@ def draw_reconstructions(model: DualTokenizer, batch: Batch, target: Path, n_pat
     axes[1, 0].set_ylabel(f"{kind}, z-scored per window", fontsize=8)
     axes[0, 0].legend(fontsize=7)
     figure.suptitle("Held-out patches and what their two codes, and the codes around them, restore", fontsize=10)
-    save(figure, target)
-    return target
+    return _save(figure, target)
 
 
 def amplitude_uv(patches_uv: Tensor) -> Tensor:
@@ -162,6 +161,12 @@ def _spread(shape: torch.Size, n: int) -> list[tuple[int, int, int]]:
     window, channel, patch = ((steps * size).astype(int) for size in shape)
     mixed = np.roll(patch, 2)
     return list(zip(window.tolist(), channel.tolist(), mixed.tolist(), strict=True))
+
+
+def _save(figure: Any, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=130)
+    return target
 
 
 def _figure(columns: int, rows: int, *, width: float, height: float) -> tuple[Any, Any]:

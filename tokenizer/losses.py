@@ -111,8 +111,11 @@ def phase_vector(angle: Tensor) -> Tensor:
 
 
 def halves(features: Tensor, on: Literal["mean", "tokens"]) -> tuple[Tensor, Tensor]:
-    """The first and second half (B, n) in time of features (B, C, P, D); of an odd P the last patch is left out."""
+    """The first and second half (B, n) in time of features (B, C, P, D); of an odd P the last patch is left out, of P = 1 all."""
     half = features.shape[2] // 2
+    if not half:
+        nothing = features.flatten(1)[:, :0]
+        return nothing, nothing
     parts = features[:, :, :half], features[:, :, half : 2 * half]
     if on == "mean":
         return parts[0].mean((1, 2)), parts[1].mean((1, 2))

@@ -1,0 +1,244 @@
+"""The tokenizer as its users meet it: any montage, odd signals, saving and loading, codes that training assigned."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenizer import Codes, DualTokenizer, LossConfig, TokenizerConfig
+from tokenizer import model as module
+from tokenizer.encoder import spectrum_rows
+from tokenizer.losses import stage1_loss
+from tokenizer.model import montage_matrix
+
+TINY = TokenizerConfig(
+    width=32, n_layers=1, n_heads=4, conv_features=4, decoder_layers=1, n_codes_t=24, n_codes_f=20, code_dim=8
+)
+NAMES = ("Fp1", "C3", "Cz", "O2")
+
+
+def make(**changes: object) -> DualTokenizer:
+    torch.manual_seed(0)
+    return DualTokenizer(dataclasses.replace(TINY, **changes))
+
+
+def windows(n: int = 6, n_chans: int = 4, seconds: float = 4, seed: int = 0) -> Tensor:
+    """Noise with the spectrum of EEG, in microvolts."""
+    noise = torch.randn(n, n_chans, int(200 * seconds), generator=torch.Generator().manual_seed(seed))
+    slow = noise.cumsum(-1)
+    return 20 * (slow - slow.mean(-1, keepdim=True)) / slow.std(-1, keepdim=True) + noise
+
+
+def started(**changes: object) -> DualTokenizer:
+    model = make(**changes)
+    model.init_codebooks([(windows(8), NAMES)], torch.Generator().manual_seed(0), vectors_per_step=96.0)
+    return model
+
+
+def step(model: DualTokenizer, x: Tensor, names: tuple[str, ...] = NAMES) -> float:
+    loss, _ = stage1_loss(model(x, names), model.targets(x), LossConfig())
+    loss.backward()
+    model.update_codebooks(torch.Generator().manual_seed(1))
+    return loss.item()
+
+
+def test_shapes_and_ranges() -> None:
+    output = started()(windows(), NAMES)
+    assert output.codes.t.shape == output.codes.f.shape == (6, 4, 4)
+    assert output.codes.t.dtype == torch.int64
+    assert 0 <= output.codes.f.min() <= output.codes.f.max() < 20
+    assert output.reconstruction.waveform.shape == (6, 4, 4, 200)
+    assert output.reconstruction.amplitude.shape == (6, 4, 4, 101)
+    assert output.reconstruction.phase.shape == (6, 4, 4, 202)
+
+
+def test_unquantised_until_started() -> None:
+    model = make()
+    assert model(windows(), NAMES).codes is None
+    assert math.isfinite(step(model, windows()))
+    with pytest.raises(ValueError, match="not started"):
+        model.encode(windows(), NAMES)
+    random = make(codebook_start="random")
+    assert random(windows(), NAMES).codes is not None
+
+
+def test_encode_gives_the_codes_of_forward_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = started()
+    expected = model.eval()(windows(), NAMES).codes
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setattr(module, "ENCODE_TOKENS", 20)
+    codes = model.encode(windows(), NAMES)
+    assert torch.equal(codes.t, expected.t)
+    assert torch.equal(codes.f, expected.f)
+    assert model.training, "encode must leave the mode as it was"
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_training_assigns_the_same_codes() -> None:
+    model = started().train()
+    assert torch.equal(model(windows(), NAMES).codes.t, model.encode(windows(), NAMES).t)
+
+
+def test_decode_is_what_forward_restores() -> None:
+    model = started().eval()
+    output = model(windows(), NAMES)
+    restored = model.decode(output.codes, NAMES)
+    for name in ("waveform", "amplitude", "phase"):
+        torch.testing.assert_close(getattr(restored, name), getattr(output.reconstruction, name))
+
+
+@pytest.mark.parametrize("source", ["export", "run"])
+def test_saved_and_loaded(tmp_path: Path, source: str) -> None:
+    model = started()
+    step(model, windows())
+    model.record = {
+        "steps": 7,
+        "windows": 6,
+        "subjects": 3,
+        "held_out_subjects": 1,
+        "held_out": {"waveform_ev": 0.5, "codes_in_use_t": 1.0},
+    }
+    model.save_pretrained(tmp_path / "export")
+    loaded = DualTokenizer.from_pretrained(tmp_path / "export" if source == "export" else tmp_path)
+    assert not loaded.training
+    assert loaded.config == model.config
+    assert loaded.record == model.record
+    codes = loaded.encode(windows(), NAMES)
+    assert torch.equal(codes.t, model.encode(windows(), NAMES).t)
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "| explained variance, waveform | 0.5 |" in card
+    assert "7 steps on 6 windows of 3 subjects" in card
+
+
+def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
+    model = started()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == "codebrain-tokenizer"
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "codebrain"}))
+    with pytest.raises(ValueError, match="'codebrain', expected 'codebrain-tokenizer'"):
+        DualTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "width": 64}))
+    with pytest.raises(ValueError, match=r"does not fit its config\.json"):
+        DualTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"released CodeBrain_Tokenizer\.pth cannot be loaded"):
+        DualTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        DualTokenizer.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("names", "seconds"),
+    [(("Cz",), 1), (("Fp1-F7", "F7-T3", "C3"), 2), (("T3", "T5", "EEG FP1-REF", "FCz", "O1"), 7)],
+)
+def test_any_montage_and_length_in_one_model(names: tuple[str, ...], seconds: int) -> None:
+    model = started()
+    x = windows(3, len(names), seconds)
+    assert math.isfinite(step(model, x, names))
+    codes = model.encode(x, names)
+    assert codes.t.shape == (3, len(names), seconds)
+    restored = model.decode(codes, names)
+    assert torch.isfinite(restored.waveform).all()
+
+
+def test_montages_may_alternate() -> None:
+    model = started()
+    for names in (NAMES, ("Cz",), NAMES[:2]):
+        step(model, windows(3, len(names)), names)
+    assert all(parameter.grad is not None for parameter in model.parameters()), "an unused parameter breaks DDP"
+
+
+def test_channels_go_by_name_not_by_place() -> None:
+    model, order = started().eval(), [2, 0, 3, 1]
+    codes = model.encode(windows(), NAMES)
+    shuffled = model.encode(windows()[:, order], [NAMES[i] for i in order])
+    assert torch.equal(shuffled.t, codes.t[:, order])
+
+
+def test_old_and_new_names_are_one_electrode() -> None:
+    assert torch.equal(montage_matrix(["T3", "T5"]), montage_matrix(["T7", "P7"]))
+    bipolar, anode, cathode = montage_matrix(["Fp1-F7", "Fp1", "F7"])
+    assert torch.equal(bipolar, anode - cathode)
+
+
+@pytest.mark.parametrize(
+    ("x", "names", "message"),
+    [
+        (windows(), ("Fp1", "C3", "Cz", "CX9"), "'CX9' is not a scalp electrode.*nearest names"),
+        (windows(), NAMES[:3], "shape .* for 3 channel names"),
+        (windows()[0], NAMES, "expected \\(windows, channels, samples\\)"),
+        (windows(seconds=0.5), NAMES, "100 samples are 0 patches"),
+        (windows(1, seconds=61), NAMES, "61 patches of 200; this model takes 1 to 60"),
+    ],
+)
+def test_what_does_not_fit_is_said(x: Tensor, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        started().encode(x, names)
+
+
+def odd_signals() -> dict[str, Tensor]:
+    flat, clipped, step_like, huge = (windows() for _ in range(4))
+    flat[:, 1] = 0.0
+    clipped = clipped.clamp(-5, 5)
+    step_like[:] = 40.0
+    huge *= 1e4
+    return {"flat channel": flat, "clipped": clipped, "constant": step_like, "huge": huge, "zero": flat * 0}
+
+
+@pytest.mark.parametrize("kind", odd_signals())
+@pytest.mark.parametrize("form", ["default", "published"])
+def test_odd_signals_give_no_nan(kind: str, form: str) -> None:
+    published = {"waveform": "raw", "amplitude": "linear", "phase": "angle", "conv_norm": "batch"}
+    model = started(**(published if form == "published" else {}))
+    assert math.isfinite(step(model, odd_signals()[kind]))
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+    assert torch.isfinite(model.quantizer_t.book.embed).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_heads": 5}, "n_heads=5 does not divide width=32"),
+        ({"conv_features": 6}, "multiple of 4"),
+        ({"revive_below": 1.5}, "fraction of the mean hits"),
+    ],
+)
+def test_impossible_sizes_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **changes)
+
+
+def test_patches_are_read_one_by_one() -> None:
+    embed = make().eval().encoder.embed
+    patches = torch.randn(2, 3, 5, 200)
+    changed = patches.clone()
+    changed[1, 2, 3] += torch.randn(200)
+    same = torch.isclose(embed(patches), embed(changed), atol=1e-5).all(-1)
+    assert (~same).nonzero().tolist() == [[1, 2, 3]]
+
+
+def test_spectrum_rows_of_a_sinusoid() -> None:
+    time = torch.arange(200, dtype=torch.float64) / 200
+    rows = spectrum_rows(0.3 * torch.cos(2 * torch.pi * 10 * time + 1.0)[None])[0]
+    assert rows[0].argmax() == 10
+    assert torch.atan2(rows[2, 10], rows[1, 10]).item() == pytest.approx(1.0, abs=1e-6)
+    assert (rows[1:].abs().sum(0) > 1e-6).nonzero().flatten().tolist() == [10], "phase without power must not show"
+
+
+def test_half_precision_keeps_the_codes() -> None:
+    model = started().eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(windows(), NAMES)
+    assert output.reconstruction.waveform.dtype == torch.float32
+    assert math.isfinite(stage1_loss(output, model.targets(windows()), LossConfig())[0].item())
+
+
+def test_codes_hold_both_sequences() -> None:
+    assert [field.name for field in dataclasses.fields(Codes)] == ["t", "f"]
