@@ -2,12 +2,12 @@
 
 Shape letters: B batch, C channels, P patches per channel, D width of the features, K outputs.
 
-| head        | what it sees                            | montage        | weights (C = 19, P = 5, D = 200, K = 2) |
-|-------------|-----------------------------------------|----------------|------------------------------------------|
-| `mlp`       | every feature of every patch, in place  | fixed          | the paper's three layers: 19 million     |
-| `linear`    | every feature of every patch, in place  | fixed          | one layer                                |
-| `mean`      | the mean feature of all patches         | any            | one layer on D numbers                   |
-| `attention` | a weighted mean, the weights learnt     | any            | two small layers                         |
+| head        | what it sees                            | montage | layers                                              |
+|-------------|-----------------------------------------|---------|-----------------------------------------------------|
+| `mlp`       | every feature of every patch, in place  | fixed   | the paper's three: C * P * D -> 4 * D -> D -> K     |
+| `linear`    | every feature of every patch, in place  | fixed   | one: C * P * D -> K                                 |
+| `mean`      | the mean feature of all patches         | any     | one: D -> K                                         |
+| `attention` | a weighted mean, the weights learnt     | any     | one that weighs patches, one: D -> K                |
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HeadConfig:
     n_outputs: int
     """Logits: 1 for two classes and for a regression, otherwise one per class."""
     hidden: int = 0
-    """First layer of `mlp`; 0 takes the paper's, n_patches * width."""
+    """First layer of `mlp`; 0 takes that of `codebrain.CodeBrain`, 4 * width."""
     n_queries: int = 4
     """Learnt queries of `attention`, each with weights of its own; they must divide the width."""
     dropout: float = 0.1
@@ -101,6 +101,10 @@ class Head(nn.Module):
         # An input that never moves (a dead unit) keeps its size instead of being blown up.
         self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
 
+    def start_at(self, value: float) -> None:
+        """Begin a regression at the mean of the training values, which a small rate would take long to reach."""
+        nn.init.constant_(cast(nn.Linear, self.classify[-1]).bias, value)
+
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, P, D) to logits (B, K).
 
@@ -159,7 +163,7 @@ def _pool(config: HeadConfig) -> nn.Module:
 def _classifier(config: HeadConfig) -> nn.Sequential:
     if config.kind != "mlp":
         return nn.Sequential(nn.Dropout(config.dropout), _start_at_zero(nn.Linear(config.n_inputs, config.n_outputs)))
-    sizes = [config.n_inputs, config.hidden or config.n_patches * config.width, config.width]
+    sizes = [config.n_inputs, config.hidden or 4 * config.width, config.width]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ELU(), nn.Dropout(config.dropout)]

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from codebrain.data.format import Recording, ShardWriter, Store, StoreInfo, TaskInfo, write_store
 from finetune import splits
 from finetune.splits import Fold, SplitConfig, Splits, Windows
+from tests.reference_finetune import write_task_store
 
 
 def make_windows(n_subjects=10, per_subject=6, *, one_class_each=False, published=None) -> Windows:
@@ -119,22 +119,8 @@ def test_impossible_splits_are_refused(message, n_subjects, config):
 # --- content and manifest --------------------------------------------------------------------------------------------
 
 
-def write_task_store(path, *, n_subjects=6, per_subject=4, twin=None, gain=1.0) -> Store:
-    """A small task store; with `twin` = (a, b) the first window of subject b is that of subject a."""
-    rng = np.random.default_rng(0)
-    signals = rng.normal(0, 20, (n_subjects, per_subject, 3, 400))
-    if twin:
-        signals[twin[1], 0] = signals[twin[0], 0]
-    with ShardWriter(path, "a", ch_names=("Fz", "Cz", "Pz"), sfreq=200, n_times=400, label_dtype=np.int64) as writer:
-        for row, windows in enumerate(signals * gain):
-            writer.append(windows, recording=row, start=np.arange(per_subject) * 2.0, label=np.arange(per_subject) % 2)
-    recordings = [Recording(row=row, path=f"{row}.edf", subject=f"S{row}") for row in range(n_subjects)]
-    task = TaskInfo(name="t", protocol="corrected", class_names=("rest", "count"))
-    return write_store(path, StoreInfo(sfreq=200, window_seconds=2, task=task), [writer.shard], recordings)
-
-
 def test_the_same_window_on_two_sides_is_refused_by_name(tmp_path):
-    store = write_task_store(tmp_path / "s", twin=(0, 5))
+    store = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4, twin=(0, 5))
     hashes = splits.content_hashes(store)
     assert hashes[0] == hashes[20]
     assert len(np.unique(hashes)) == 23
@@ -145,13 +131,13 @@ def test_the_same_window_on_two_sides_is_refused_by_name(tmp_path):
 
 
 def test_the_same_window_twice_on_one_side_is_no_leak(tmp_path):
-    hashes = splits.content_hashes(write_task_store(tmp_path / "s", twin=(0, 1)))
+    hashes = splits.content_hashes(write_task_store(tmp_path / "s", n_subjects=6, per_subject=4, twin=(0, 1)))
     fold = Fold(train=np.arange(16), valid=np.arange(16, 20), test=np.arange(20, 24))
     splits.check_duplicates(Splits(kind="ratio", folds=(fold,), within_subject=False, seed=0), hashes, str)
 
 
 def test_a_manifest_brings_back_the_same_splits(tmp_path):
-    store, windows = write_task_store(tmp_path / "s"), make_windows(6, 4)
+    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
     made = splits.make(windows, SplitConfig(kind="kfold", n_folds=3))
     manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
     splits.write_manifest(tmp_path / "splits.json", manifest)
@@ -163,7 +149,7 @@ def test_a_manifest_brings_back_the_same_splits(tmp_path):
 
 
 def test_a_manifest_fits_another_preparation_by_subject(tmp_path):
-    store, windows = write_task_store(tmp_path / "s"), make_windows(6, 4)
+    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
     made = splits.make(windows, SplitConfig(kind="ratio"))
     manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
     longer = make_windows(6, 9)
@@ -176,7 +162,7 @@ def test_a_manifest_fits_another_preparation_by_subject(tmp_path):
 
 
 def test_a_manifest_that_puts_a_subject_on_two_sides_is_refused(tmp_path):
-    store, windows = write_task_store(tmp_path / "s"), make_windows(6, 4)
+    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
     made = splits.make(windows, SplitConfig(kind="ratio"))
     manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
     manifest["folds"][0]["test"] = manifest["folds"][0]["train"]

@@ -1,0 +1,261 @@
+"""codebrain-finetune: train a classifier on a task store, judge it, write the report.
+
+check everything -> splits -> trials (fold x seed; also on an untrained backbone, if asked) -> baselines -> report
+
+RUN/  config.yaml  splits.json  seed-0/ (or fold-0/seed-0/)  export/  report.json  report.md  figures/  summary.json
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+
+from codebrain.backbone import EEGSSM
+from codebrain.config import command, parse
+from codebrain.data.format import PARTIAL_SUFFIX, Store
+from codebrain.data.windows import WindowDataset
+from codebrain.training.launch import LoopConfig, Run, start
+from codebrain.training.sampling import eval_batches
+from finetune import baselines, classifier, figures, markdown, report, splits
+from finetune.classifier import Contract, backbone_features, fresh_backbone, load_backbone
+from finetune.config import FROM_SCRATCH, Baseline, FinetuneConfig
+from finetune.markdown import MAIN
+from finetune.predict import FrozenFeatures
+from finetune.report import Arms
+from finetune.splits import Fold, Splits, Windows
+from finetune.task import Task
+from finetune.trial import Data, Result, Trial
+
+Value = TypeVar("Value")
+
+UNTRAINED = "untrained"
+FEATURE_BATCH = 64
+FEATURE_MAP_WINDOWS = 2000
+"""Windows in the picture of the features."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    command(run_command)
+
+
+def run_command(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; 0 when done."""
+    config = parse(
+        FinetuneConfig, argv, prog="codebrain-finetune", description="Train a classifier on a task store and judge it."
+    )
+    baselines.require(config.baselines)
+    data = open_data(config)
+    # Only what concerns the whole run; every trial has a loop of its own.
+    loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
+    run = start(config.run_dir, loop, config)
+    if run.summary is not None:
+        run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
+        return 0
+    pretrained = load_backbone(config.ckpt, config.backbone)
+    store = data.dataset.stores[0].require(sfreq=data.contract.sfreq)
+    made = _splits(run, config, data, store)
+    _announce(run, config, data, made)
+    results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
+    written = _on_main(run, lambda: _conclude(run, config, data, made, results, store))
+    run.say(written)
+    run.finish({"report": "report.md"})
+    return 0
+
+
+def open_data(config: FinetuneConfig) -> Data:
+    """The task store, checked.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no such store, it has no labels, or its windows differ in channels or length.
+    """
+    store = Store.open(config.data)
+    task = Task.of(store)
+    dataset = WindowDataset([store])
+    if len(dataset.montages) != 1:
+        raise ValueError(
+            f"{store.path} has windows of {len(dataset.montages)} kinds ({', '.join(map(str, dataset.montages))}); "
+            "a task store must have one set of channels and one length. Prepare it again."
+        )
+    (montage,) = dataset.montages
+    windows = Windows(
+        subject=dataset.subjects(),
+        label=dataset.labels(),
+        published=dataset.splits() if store.info.task is not None and store.info.task.has_split else None,
+        class_names=task.class_names,
+    )
+    contract = Contract(
+        task=task,
+        ch_names=montage.ch_names,
+        n_times=montage.n_times,
+        sfreq=store.info.sfreq,
+        preparation=store.info.preparation,
+    )
+    return Data(task, dataset, windows, contract)
+
+
+def _splits(run: Run, config: FinetuneConfig, data: Data, store: Store) -> Splits:
+    """The splits of the run, from its own manifest if it was started before. Collective."""
+    path = run.path / "splits.json"
+
+    def decide() -> dict[str, Any]:
+        if path.exists():
+            manifest = splits.read_manifest(path)
+            if manifest["store"] != store.fingerprint():
+                raise ValueError(
+                    f"{store.path} has changed since {run.path} was started. Give another --run_dir, or the old store."
+                )
+            return manifest
+        if config.splits is None:
+            made = splits.make(data.windows, config.split)
+        else:
+            made = splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, store.fingerprint())
+        hashes = splits.content_hashes(store)
+        splits.check_duplicates(made, hashes, data.dataset.describe)
+        manifest = splits.to_manifest(made, data.windows, hashes, store.fingerprint())
+        splits.write_manifest(path, manifest)
+        return manifest
+
+    return splits.from_manifest(_on_main(run, decide), data.windows, store.fingerprint())
+
+
+def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits) -> None:
+    run.say(
+        f"{data.task.name} ({data.task.protocol}): {len(data.dataset)} windows of {data.dataset.montages[0]}, "
+        f"{len(data.dataset.subject_names)} subjects; {made.kind} split with {len(made.folds)} fold(s), "
+        f"{len(config.seeds)} seed(s)"
+    )
+    if not len(made.folds[0].test):
+        run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
+
+
+# --- trials --------------------------------------------------------------------------------------------------------
+
+
+def _network_arms(config: FinetuneConfig) -> list[str]:
+    return [MAIN, *([UNTRAINED] if UNTRAINED in config.baselines else [])]
+
+
+def _trials(
+    run: Run, config: FinetuneConfig, data: Data, made: Splits, arm: str, pretrained: EEGSSM
+) -> Iterator[Result]:
+    """Every fold and seed of an arm. Collective."""
+    random = arm == UNTRAINED or config.ckpt == FROM_SCRATCH
+
+    def backbone(seed: int) -> EEGSSM:
+        torch.manual_seed(seed)
+        return fresh_backbone(pretrained) if random else load_backbone(config.ckpt, config.backbone)
+
+    @cache
+    def compute(seed: int) -> FrozenFeatures:
+        return FrozenFeatures(run, backbone(seed), data.dataset, FEATURE_BATCH)
+
+    def frozen(seed: int) -> FrozenFeatures:
+        # A pre-trained backbone is the same for all seeds, a random one is not.
+        return compute(seed if random else config.seeds[0])
+
+    for seed in config.seeds:
+        for number, fold in enumerate(made.folds):
+            name = f"seed-{seed}" if len(made.folds) == 1 else f"fold-{number}/seed-{seed}"
+            yield Trial(
+                run=run,
+                config=config,
+                data=data,
+                fold=fold,
+                number=number,
+                seed=seed,
+                name=name if arm == MAIN else f"{arm}/{name}",
+                backbone=backbone,
+                frozen=frozen,
+            ).execute()
+
+
+# --- conclusion ----------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]], store: Store
+) -> str:
+    """Baselines, report, pictures, export; on the main process. Returns what to print."""
+    for name in config.baselines:
+        if name != UNTRAINED:
+            results[name] = _baseline(name, config, data, made)
+    arms = Arms(data.task, results)
+    facts = {"store": {"path": config.data, "fingerprint": store.fingerprint()}, "processes": run.world}
+    content = report.build(config, arms, made, data.windows, facts)
+    report.write(run.path, content)
+    best = _best(results[MAIN], data.task)
+    assert best.path is not None
+    _copy(best.path / "export", run.export)
+    figures.draw(
+        run.figures, content, arms.by_seed(MAIN, arms.side), [r.path for r in results[MAIN] if r.path is not None]
+    )
+    _draw_features(run, data, made.folds[best.fold], arms.side)
+    return f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}"
+
+
+def _baseline(name: Baseline, config: FinetuneConfig, data: Data, made: Splits) -> list[Result]:
+    values = baselines.features(name, data.dataset)
+    weights = config.training.class_weights
+    return [
+        Result(number, 0, *baselines.predict(name, values, data.task, data.windows, fold, weights))
+        for number, fold in enumerate(made.folds)
+    ]
+
+
+def _best(results: list[Result], task: Task) -> Result:
+    """The trial with the best validation figure, whose model becomes the run's."""
+    return max(results, key=lambda result: result.facts[f"valid_{task.selection}"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+
+
+def _draw_features(run: Run, data: Data, fold: Fold, side: str) -> None:
+    """Picture of the exported model's features for windows it was not trained on."""
+    model, _ = classifier.load(run.export)
+    ids = getattr(fold, side)
+    ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), FEATURE_MAP_WINDOWS)).astype(int)]
+    subset = data.dataset.subset(ids)
+    with torch.no_grad():
+        pooled = [
+            backbone_features(model.backbone, batch.x).mean((1, 2)).numpy()
+            for batch in eval_batches(subset, FEATURE_BATCH)
+        ]
+    windows = data.windows
+    picture = run.figures / "features.png"
+    figures.feature_map(
+        picture, np.concatenate(pooled), windows.label[ids], windows.subject[ids], data.task.class_names
+    )
+
+
+def _on_main(run: Run, compute: Callable[[], Value]) -> Value:
+    """What `compute` returns on the main process, on every process; so is a user's mistake that it raises."""
+    outcome: list[Any] = [None, None]
+    if run.is_main:
+        try:
+            outcome[0] = compute()
+        except (ValueError, OSError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Pictures of a fine-tuning run: figures/*.png.
+
+confusion.png        share of each true class that got each answer
+comparison.png       balanced accuracy (or the metric of a regression) of all arms, with intervals, against chance
+curves.png           receiver operating characteristic and precision against recall (two classes)
+subjects.png         the same metric within each subject
+learning.png         loss and selection metric over the steps of every trial
+features.png         principal components of the features, coloured by class and by subject
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from sklearn import metrics as sk
+from sklearn.decomposition import PCA
+
+from codebrain.training.figures import save
+from codebrain.training.logging import read_metrics
+from finetune.markdown import HEADLINE, MAIN, TITLES
+from finetune.metrics import Predictions
+
+_MANY = 12
+"""Subjects that can still be told apart by colour and listed by name."""
+
+
+def draw(folder: Path, report: dict[str, Any], by_seed: dict[int, Predictions], trials: list[Path]) -> list[Path]:
+    """Draw every picture that the task allows and return their paths."""
+    side = report["reported_side"]
+    entry = report["arms"][MAIN][side]
+    drawn = {
+        "comparison": comparison(report),
+        "subjects": subjects(report, entry),
+        "learning": learning(report, trials),
+    }
+    if "confusion" in entry:
+        drawn["confusion"] = confusion(report, entry)
+    if report["task"]["kind"] == "binary":
+        drawn["curves"] = ranking_curves(report, by_seed)
+    for name, figure in drawn.items():
+        save(figure, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in drawn]
+
+
+def confusion(report: dict[str, Any], entry: dict[str, Any]) -> Figure:
+    """Rows are true classes and sum to 100 %; a cell has its share and the number of windows over all seeds."""
+    names, counts = report["task"]["class_names"], np.array(entry["confusion"])
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2.4 + 0.62 * len(names)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(*share.shape):
+        axis.text(
+            column,
+            row,
+            f"{100 * share[row, column]:.0f} %\n{counts[row, column]}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share[row, column] > 0.55 else "black",
+        )
+    axis.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="true class")
+    axis.set_xticklabels(names, rotation=30 if len(names) > 3 else 0)
+    axis.set_yticklabels(names)
+    axis.set_title(_title(report, entry), fontsize=9)
+    figure.colorbar(image, ax=axis, label="share of the true class (%)", shrink=0.8)
+    return figure
+
+
+def comparison(report: dict[str, Any]) -> Figure:
+    """One row per arm: mean over seeds with the interval over subjects, every seed as a dot, chance as a line."""
+    side = report["reported_side"]
+    name = HEADLINE[report["task"]["kind"]][0]
+    arms = list(report["arms"])
+    figure = Figure(figsize=(6.4, 1.3 + 0.55 * len(arms)), layout="constrained")
+    axis = figure.subplots()
+    for place, arm in enumerate(arms):
+        value = report["arms"][arm][side]["metrics"][name]
+        colour = "C0" if arm == MAIN else "0.45"
+        if value["interval"]:
+            axis.plot(value["interval"], [place, place], "-", color=colour, linewidth=2.5, alpha=0.45)
+        axis.plot(value["by_seed"], [place] * len(value["by_seed"]), "o", color=colour, markersize=3.5, alpha=0.6)
+        axis.plot(value["mean"], place, "D", color=colour, markersize=7)
+        axis.annotate(f"{value['mean']:.3f}", (value["mean"], place), (0, 7), textcoords="offset points", fontsize=8)
+    axis.axvline(report["chance"].get(name, 0.0), color="C3", linestyle="--", linewidth=1, label="chance")
+    axis.set(yticks=range(len(arms)), ylim=(len(arms) - 0.4, -0.6))
+    axis.set_yticklabels([TITLES[arm] for arm in arms], fontsize=8)
+    n_seeds = len(report["config"]["seeds"])
+    axis.set_xlabel(
+        f"{name.replace('_', ' ')}, {_side(side)} (mean of {n_seeds} seed{'s' * (n_seeds > 1)}, dots: seeds,\n"
+        "bar: 95 % interval over subjects)",
+        fontsize=8,
+    )
+    axis.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def ranking_curves(report: dict[str, Any], by_seed: dict[int, Predictions]) -> Figure:
+    """One line per seed."""
+    figure = Figure(figsize=(8.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for seed, p in by_seed.items():
+        if len(np.unique(p.label)) < 2:
+            continue
+        false_rate, recall, _ = sk.roc_curve(p.label, p.score[:, 1])
+        left.plot(false_rate, recall, linewidth=1.2, label=f"seed {seed}: {sk.auc(false_rate, recall):.3f}")
+        precision, recall, _ = sk.precision_recall_curve(p.label, p.score[:, 1])
+        right.plot(recall, precision, linewidth=1.2, label=f"seed {seed}: {sk.auc(recall, precision):.3f}")
+    positive = report["task"]["class_names"][1]
+    left.plot([0, 1], [0, 1], "--", color="C3", linewidth=1, label="chance: 0.500")
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, area")
+    share = report["chance"]["pr_auc"]
+    right.axhline(share, linestyle="--", color="C3", linewidth=1, label=f"chance: {share:.3f}")
+    right.set(xlabel=f"recall of `{positive}`", ylabel="precision", title="Precision and recall, area", ylim=(0, 1.02))
+    for axis in (left, right):
+        axis.legend(fontsize=8, loc="lower right")
+        axis.title.set_fontsize(9)
+    return figure
+
+
+def subjects(report: dict[str, Any], entry: dict[str, Any]) -> Figure:
+    """One dot per subject, sorted: whether a mean speaks for most of them."""
+    name = "accuracy" if report["task"]["kind"] == "multiclass" else HEADLINE[report["task"]["kind"]][0]
+    rows = sorted(entry["per_subject"], key=lambda row: row[name])
+    figure = Figure(figsize=(max(4.0, min(12.0, 1.5 + 0.22 * len(rows))), 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([row[name] for row in rows], "o", markersize=4)
+    if name in report["chance"]:
+        axis.axhline(report["chance"][name], color="C3", linestyle="--", linewidth=1, label="chance")
+        axis.legend(fontsize=8)
+    if len(rows) <= 4 * _MANY:
+        axis.set_xticks(range(len(rows)))
+        axis.set_xticklabels([row["subject"] for row in rows], rotation=90, fontsize=7)
+    axis.set_xlabel(f"subject ({_side(report['reported_side'])}, sorted)", fontsize=8)
+    axis.set_ylabel(f"{name.replace('_', ' ')} (mean of seeds)", fontsize=8)
+    axis.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def learning(report: dict[str, Any], trials: list[Path]) -> Figure:
+    """Loss and selection metric of every trial; the dot is the step whose weights were taken."""
+    figure = Figure(figsize=(8.0, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    key = report["selected_by"]
+    for number, path in enumerate(trials):
+        lines, colour = read_metrics(path), f"C{number % 10}"
+        for name, style in (("train/loss", ":"), ("valid/loss", "-")):
+            left.plot(*_series(lines, name), style, color=colour, linewidth=1)
+        steps, values = _series(lines, key)
+        right.plot(steps, values, color=colour, linewidth=1, label=path.name if len(trials) <= _MANY else None)
+        trained = [(value, -step) for step, value in zip(steps, values, strict=True) if step > 0]
+        best, step = max(trained)
+        right.plot(-step, best, "o", color=colour, markersize=4)
+    left.set(xlabel="step (optimizer updates)", ylabel="loss (dotted: training, line: validation)")
+    right.set(xlabel="step (optimizer updates)", ylabel=f"{key.removeprefix('valid/')} on validation")
+    for axis in (left, right):
+        axis.xaxis.label.set_fontsize(8)
+        axis.yaxis.label.set_fontsize(8)
+    if len(trials) <= _MANY:
+        right.legend(fontsize=7)
+    return figure
+
+
+def feature_map(
+    path: Path,
+    features: npt.NDArray[np.floating],
+    label: npt.NDArray[Any],
+    subject: npt.NDArray[np.str_],
+    class_names: tuple[str, ...],
+) -> Path:
+    """First two principal components of pooled features (n, D), by label and by subject.
+
+    If windows gather by subject and not by class, a classifier of new subjects has little to go by.
+    """
+    parts = PCA(2, random_state=0).fit(features - features.mean(0))
+    xy = parts.transform(features - features.mean(0))
+    share = 100 * parts.explained_variance_ratio_
+    figure = Figure(figsize=(8.6, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if class_names:
+        for index, name in enumerate(class_names):
+            left.scatter(*xy[label == index].T, s=6, alpha=0.6, label=name)
+        left.legend(fontsize=7)
+    else:
+        figure.colorbar(left.scatter(*xy.T, s=6, c=label), ax=left, label="label")
+    names = np.unique(subject)
+    for number, name in enumerate(names):
+        legend = name if len(names) <= _MANY else None
+        right.scatter(*xy[subject == name].T, s=6, alpha=0.6, color=f"C{number % 10}", label=legend)
+    if len(names) <= _MANY:
+        right.legend(fontsize=7)
+    left.set_title("by label", fontsize=9)
+    right.set_title(f"by subject ({len(names)})", fontsize=9)
+    for axis in (left, right):
+        axis.set_xlabel(f"component 1 ({share[0]:.0f} % of variance)", fontsize=8)
+        axis.set_ylabel(f"component 2 ({share[1]:.0f} % of variance)", fontsize=8)
+    save(figure, path)
+    return path
+
+
+def _series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    points = [(line["step"], line[name]) for line in lines if name in line]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _side(side: str) -> str:
+    return "test" if side == "test" else "VALIDATION, no test set"
+
+
+def _title(report: dict[str, Any], entry: dict[str, Any]) -> str:
+    return f"{report['task']['name']}, {_side(report['reported_side'])}: {entry['subjects']} subjects"

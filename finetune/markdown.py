@@ -1,0 +1,141 @@
+"""report.md: the report for people, written from the numbers of report.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+MAIN = "codebrain"
+"""Name of the model that a run is about, beside the baselines."""
+
+TITLES = {
+    MAIN: "CodeBrain",
+    "untrained": "the same on an untrained backbone",
+    "band_power": "log band power + linear",
+    "tangent_space": "Riemannian tangent space + linear",
+}
+
+HEADLINE = {
+    "binary": ("balanced_accuracy", "auroc", "pr_auc"),
+    "multiclass": ("balanced_accuracy", "kappa", "weighted_f1"),
+    "regression": ("pearson_r", "r2", "rmse"),
+}
+"""Figures of the table in report.md, those of the papers; report.json has all."""
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The report for people."""
+    task, side = report["task"], report["reported_side"]
+    config, counts = report["config"], report["splits"]["folds"]
+    parts = [
+        f"# {task['name']} ({task['protocol']}): CodeBrain, `{config['mode']}` with head `{config['head']}`",
+        "\n".join(f"> {text}" for text in report["cautions"]) or None,
+        f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
+        _headline(report),
+        "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
+        *(_folds(report) if len(counts) > 1 else []),
+        *_classes(report),
+        "## Per subject",
+        _table(report["arms"][MAIN][side]["per_subject"]),
+        "## Splits",
+        f"`{report['splits']['kind']}`, seed {report['splits']['seed']}; which subject is where: splits.json.",
+        _table(
+            [
+                {"fold": number, "side": name, **_flat(entry)}
+                for number, fold in enumerate(counts)
+                for name, entry in fold.items()
+                if entry["windows"]
+            ]
+        ),
+        "## Seeds and time",
+        f"Weights were selected by `{report['selected_by']}`.",
+        _table([{"arm": arm, **row} for arm, entry in report["arms"].items() for row in entry["trials"]]),
+        "## Protocol",
+        f"Checkpoint `{config['ckpt']}`, store `{config['data']}` (fingerprint {report['store']['fingerprint'][:16]}), "
+        f"{report['processes']} process(es). Every setting is in config.yaml and report.json.",
+        f"Python {report['versions']['python']}, torch {report['versions']['torch']}, "
+        f"scikit-learn {report['versions']['sklearn']}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The cautions and the table of figures, for the terminal."""
+    rows = headline_rows(report)
+    columns = list(rows[0])
+    widths = [max(len(row[column]) for row in [*rows, {column: column}]) for column in columns]
+    lines = [
+        "  ".join(row[column].ljust(width) for column, width in zip(columns, widths, strict=True)).rstrip()
+        for row in [{column: column.replace("_", " ") for column in columns}, *rows]
+    ]
+    return "\n".join([*report["cautions"], "", *lines])
+
+
+def headline_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table of figures: one row per arm, and chance."""
+    side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
+    rows = [
+        {"model": TITLES[arm]} | {name: _figure(entry[side]["metrics"][name]) for name in names}
+        for arm, entry in report["arms"].items()
+    ]
+    chance = {name: f"{report['chance'][name]:.3f}" if name in report["chance"] else "" for name in names}
+    return [*rows, {"model": "chance"} | chance]
+
+
+def _headline(report: dict[str, Any]) -> str:
+    return _table(headline_rows(report))
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    text = f"{entry['mean']:.3f}"
+    if entry["sd"] is not None:
+        text += f" ± {entry['sd']:.3f}"
+    if entry["interval"]:
+        text += f" [{entry['interval'][0]:.3f}, {entry['interval'][1]:.3f}]"
+    return text
+
+
+def _folds(report: dict[str, Any]) -> list[str]:
+    side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
+    rows = [
+        {"model": TITLES[arm]} | {name: _figure(entry[side]["folds"][name] | {"interval": None}) for name in names}
+        for arm, entry in report["arms"].items()
+    ]
+    return ["Within each fold, mean ± standard deviation over folds:", _table(rows)]
+
+
+def _classes(report: dict[str, Any]) -> list[str]:
+    entry = report["arms"][MAIN][report["reported_side"]]
+    if "per_class" not in entry:
+        return []
+    names = report["task"]["class_names"]
+    matrix = [
+        {"true class": name} | dict(zip((f"called {other}" for other in names), row, strict=True))
+        for name, row in zip(names, entry["confusion"], strict=True)
+    ]
+    return [
+        "## Per class",
+        _table(entry["per_class"]),
+        "Windows of all seeds, by true class and by answer:",
+        _table(matrix),
+    ]
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "classes"} | entry.get("classes", {})
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> str:
+    """A table of dicts, with a column for every key that any of them has."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "undefined" if math.isnan(value) else f"{value:.3g}" if abs(value) < 0.01 else f"{value:.3f}"
+    return str(value)

@@ -1,0 +1,138 @@
+"""Predictions for whole sets of windows, gathered over all processes without duplicates; features of a frozen backbone.
+
+Shape letters: B batch, C channels, P patches per channel, D width, n windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from codebrain.backbone import EEGSSM
+from codebrain.data.windows import Batch, Request, WindowDataset
+from codebrain.training.launch import Run
+from codebrain.training.sampling import eval_batches
+from finetune.classifier import backbone_features, freeze
+from finetune.metrics import Predictions
+from finetune.splits import Windows
+from finetune.task import Task
+
+CACHE_BYTES = 2 << 30
+"""Features of a frozen backbone are kept in memory up to this size, and computed for every batch beyond it."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """A model's outputs for a set of windows, each once, in the order of the store."""
+
+    window: npt.NDArray[np.int64]
+    """(n,)"""
+    logits: Tensor
+    """(n, K) float32, on the CPU."""
+
+    def predictions(self, task: Task, windows: Windows) -> Predictions:
+        """As probabilities beside the true labels."""
+        return Predictions(
+            window=self.window,
+            subject=windows.subject[self.window],
+            label=windows.label[self.window],
+            score=task.scores(self.logits).numpy(),
+        )
+
+
+def outputs(run: Run, dataset: WindowDataset, compute: Callable[[Batch], Tensor], batch_size: int) -> Outputs:
+    """Apply `compute` to every window of a dataset. Collective; every process gets all of them."""
+    share = [
+        (batch.window.numpy(), compute(batch.to(run.device)).float().cpu().numpy())
+        for batch in eval_batches(dataset, batch_size, rank=run.rank, world=run.world)
+    ]
+    parts: list[Any] = gather_object(share)
+    window = np.concatenate([part[0] for part in parts])
+    order = np.argsort(window)
+    values = np.concatenate([part[1] for part in parts])[order]
+    return Outputs(window=window[order], logits=torch.from_numpy(values))
+
+
+class FrozenFeatures:
+    """Features of a backbone that does not change, computed once per window where they fit into memory.
+
+    Parameters
+    ----------
+    run : Run
+    backbone : EEGSSM
+        Frozen from here on.
+    dataset : WindowDataset
+        All windows that will be asked for.
+    batch_size : int
+        Windows at a time, per process.
+    """
+
+    def __init__(self, run: Run, backbone: EEGSSM, dataset: WindowDataset, batch_size: int) -> None:
+        freeze(backbone)
+        self._backbone = backbone.to(run.device)
+        self._cache: Tensor | None = None
+        self._row = np.empty(0, np.int64)
+        if len(dataset.montages) == 1 and self._bytes(dataset) <= CACHE_BYTES:
+            found = outputs(run, dataset, self._compute, batch_size)
+            self._cache = found.logits
+            self._row = np.full(int(found.window[-1]) + 1, -1)
+            self._row[found.window] = np.arange(len(found.window))
+
+    def windows(self, dataset: WindowDataset, label: npt.NDArray[Any]) -> WindowDataset:
+        """The dataset to take these features of: without its signals where they are not needed any more."""
+        return dataset if self._cache is None else _Unread(dataset, label)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Features (B, C, P, D) of a batch, on its device."""
+        if self._cache is None:
+            return self._compute(batch)
+        return self._cache[torch.from_numpy(self._row[batch.window.cpu().numpy()])].to(batch.x.device)
+
+    def _compute(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return backbone_features(self._backbone, batch.x)
+
+    def _bytes(self, dataset: WindowDataset) -> int:
+        config, (montage,) = self._backbone.config, dataset.montages
+        n_patches = montage.n_times // config.patch_size
+        return len(dataset) * len(montage.ch_names) * n_patches * config.out_channels * 4
+
+
+class _Unread(WindowDataset):
+    """Windows that come with label and number but without signal: reading it would take most of a probe's time."""
+
+    def __init__(self, dataset: WindowDataset, label: npt.NDArray[Any]) -> None:
+        super().__init__(dataset.stores)
+        self._segments = dataset._segments
+        self._label = label
+
+    def __getitem__(self, request: Request) -> Batch:
+        """Labels and numbers of the windows, and a signal of length 0."""
+        n, ch_names = len(request.window), self.montages[0].ch_names
+        return Batch(
+            x=torch.empty(n, len(ch_names), 0),
+            ch_names=ch_names,
+            window=torch.from_numpy(np.asarray(request.window)),
+            subject=("",) * n,
+            offset=request.offset,
+            global_size=request.global_size or n,
+            label=torch.from_numpy(self._label[request.window]),
+        )
+
+
+def moments(run: Run, pooled: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over all rows of all processes' tensors (b, M), in float64. Collective."""
+    sums: Any = 0
+    for part in pooled:
+        rows = part.double()
+        sums = sums + torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)])
+    n, total, squares = run.accelerator.reduce(sums, reduction="sum") if run.world > 1 else sums
+    mean = total / n
+    return mean, (squares / n - mean.square()).clamp_min(0).sqrt()

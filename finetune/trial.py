@@ -1,0 +1,258 @@
+"""One trial: one fold of the splits, one seed, trained and judged. Its folder is a run of its own.
+
+    RUN/seed-0/  metrics.jsonl  checkpoints/  export/  predictions/{valid,test}.npz
+        probe/   the same for the first phase of `probe_then_full`
+
+The weights of the best validation are put back before anything is predicted, and only then is the test set looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codebrain.backbone import EEGSSM
+from codebrain.data.windows import Batch, WindowDataset
+from codebrain.training import checkpoint
+from codebrain.training.launch import LoopConfig, Run
+from codebrain.training.loop import FitResult, fit
+from codebrain.training.optim import OptimConfig, parameter_groups
+from codebrain.training.sampling import eval_batches
+from finetune import classifier, metrics
+from finetune.card import model_card
+from finetune.classifier import Classifier, Contract, layer_scale, n_parameters
+from finetune.config import FinetuneConfig
+from finetune.heads import Head, HeadConfig
+from finetune.metrics import Predictions
+from finetune.predict import FrozenFeatures, moments, outputs
+from finetune.splits import Fold, Windows
+from finetune.task import Task
+
+_SELECTION = "valid/selection"
+"""Name of the figure that weights are selected by: the task's own, and among equals the smaller loss."""
+
+_TIE = 1e-6
+"""Weight of the loss in it. On few subjects an AUROC of 1 is soon reached, long before the probabilities are good."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The task store as all trials see it."""
+
+    task: Task
+    dataset: WindowDataset
+    windows: Windows
+    contract: Contract
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a trial."""
+
+    fold: int
+    seed: int
+    predictions: dict[str, Predictions]
+    """For `valid`, and `test` where there is one."""
+    facts: dict[str, Any]
+    """Steps, best step, seconds, numbers of weights."""
+    path: Path | None = None
+    """The trial's folder; None for a baseline that trains in seconds."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fold and one seed of an arm of the comparison."""
+
+    run: Run
+    """The whole run."""
+    config: FinetuneConfig
+    data: Data
+    fold: Fold
+    number: int
+    """Number of the fold."""
+    seed: int
+    name: str
+    """Folder within the run, such as `seed-0` or `fold-2/seed-1`."""
+    backbone: Callable[[int], EEGSSM]
+    """Makes the backbone of a seed, anew at each call."""
+    frozen: Callable[[int], FrozenFeatures]
+    """Features of that backbone as it is before training."""
+
+    def execute(self) -> Result:
+        """Train, judge and export, or take up where a killed launch stood. Collective."""
+        sub = self.run.sub_run(self.name, self._loop())
+        facts = sub.summary
+        if facts is None:
+            started = time.monotonic()
+            model, fitted = self._train(sub)
+            facts = self._judge(sub, model, fitted) | {"seconds": round(time.monotonic() - started, 2)}
+            sub.finish(facts)
+            self.run.accelerator.free_memory()
+        predictions = {side: Predictions.load(sub.path / "predictions" / f"{side}.npz") for side in self._judged}
+        return Result(self.number, self.seed, predictions, facts, sub.path)
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def _train(self, sub: Run) -> tuple[Classifier, FitResult]:
+        """The classifier with its best weights."""
+        torch.manual_seed(self.seed)
+        backbone = self.backbone(self.seed)
+        head = Head(self.head_config(backbone))
+        if self.data.task.kind == "regression":
+            head.start_at(float(self.data.windows.label[self.fold.train].mean()))
+        model = Classifier(backbone, head).to(self.run.device)
+        mode = self.config.mode
+        fitted = None
+        if mode != "full":
+            phase = sub if mode == "probe" else self.run.sub_run(f"{self.name}/probe", self._loop())
+            fitted = self._fit_probe(phase, head)
+        if mode != "probe":
+            fitted = self._fit_full(sub, model)
+        assert fitted is not None
+        return model.eval(), fitted
+
+    def head_config(self, backbone: EEGSSM) -> HeadConfig:
+        """Sizes of the head that fits the backbone and the windows."""
+        contract, training = self.data.contract, self.config.training
+        return HeadConfig(
+            kind=self.config.head,
+            n_chans=len(contract.ch_names),
+            n_patches=contract.n_times // backbone.config.patch_size,
+            width=backbone.config.out_channels,
+            n_outputs=self.data.task.n_logits,
+            hidden=training.hidden,
+            dropout=training.dropout,
+        )
+
+    def _fit_probe(self, phase: Run, head: Head) -> FitResult:
+        """Train the head on features of the frozen backbone."""
+        frozen = self.frozen(self.seed)
+        train, valid = (frozen.windows(self._side(side), self.data.windows.label) for side in ("train", "valid"))
+        share = eval_batches(train, phase.loop.batch_size, rank=phase.rank, world=phase.world)
+        with torch.no_grad():
+            mean, spread = moments(phase, (head.pool(frozen(batch.to(phase.device))) for batch in share))
+        head.standardise(mean, spread)
+        training, optim = self.config.training, self.config.optim
+        scale = training.head_lr / optim.lr
+        return self._fit(
+            phase,
+            head,
+            (train, valid),
+            parameter_groups(head, optim.weight_decay),
+            dataclasses.replace(optim, lr=training.head_lr, min_lr=optim.min_lr * scale),
+            lambda module, batch: module(frozen(batch)),
+        )
+
+    def _fit_full(self, phase: Run, model: Classifier) -> FitResult:
+        """Train backbone and head."""
+        training, optim = self.config.training, self.config.optim
+        n_layers = model.backbone.config.num_res_layers
+
+        def scale(name: str) -> float:
+            part, _, rest = name.partition(".")
+            return training.head_lr / optim.lr if part == "head" else layer_scale(rest, n_layers, training.layer_decay)
+
+        groups = parameter_groups(model, optim.weight_decay, scale)
+        sides = (self._side("train"), self._side("valid"))
+        return self._fit(phase, model, sides, groups, optim, lambda module, batch: module(batch.x))
+
+    def _fit(
+        self,
+        phase: Run,
+        model: nn.Module,
+        sides: tuple[WindowDataset, WindowDataset],
+        groups: list[dict[str, Any]],
+        optim: OptimConfig,
+        compute: Callable[[nn.Module, Batch], Tensor],
+    ) -> FitResult:
+        task, training, (train, valid) = self.data.task, self.config.training, sides
+        labels = self.data.windows.label
+        weights = task.class_weights(labels[self.fold.train], training.class_weights)
+        on_device = weights.to(phase.device)
+
+        def loss_fn(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+            assert batch.label is not None
+            logits = compute(module, batch)
+            return task.loss(logits, batch.label, weights=on_device, smoothing=training.label_smoothing), {}
+
+        def evaluate(module: nn.Module) -> dict[str, float]:
+            found = outputs(phase, valid, lambda batch: compute(module, batch), phase.loop.batch_size)
+            label = torch.from_numpy(labels[found.window])
+            loss = task.loss(found.logits, label, weights=weights, smoothing=training.label_smoothing)
+            scores = metrics.score(task.kind, found.predictions(task, self.data.windows))
+            selection = scores[task.selection] - _TIE * min(loss.item(), 1.0)
+            figures = {f"valid/{name}": value for name, value in scores.items()}
+            return {"valid/loss": loss.item(), **figures, _SELECTION: selection}
+
+        result = fit(
+            phase,
+            model=model,
+            groups=groups,
+            loss_fn=loss_fn,
+            evaluate=evaluate,
+            train=train,
+            optim=optim,
+            best=(_SELECTION, "max"),
+            patience=training.patience,
+        )
+        model.load_state_dict(checkpoint.at_step(phase.checkpoints, result.best_step).weights())
+        return result
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def _judge(self, sub: Run, model: Classifier, fitted: FitResult) -> dict[str, Any]:
+        """Predict with the best weights, write predictions and the model."""
+        task, folder, judged = self.data.task, sub.path / "predictions", {}
+        for side in self._judged:
+            # The whole model even after a probe: what is judged is what is exported.
+            with torch.no_grad(), sub.accelerator.autocast():
+                found = outputs(sub, self._side(side), lambda batch: model(batch.x), sub.loop.batch_size)
+            predictions = found.predictions(task, self.data.windows)
+            judged[side] = metrics.score(task.kind, predictions)
+            if sub.is_main:
+                folder.mkdir(exist_ok=True)
+                predictions.save(folder / f"{side}.npz")
+        facts = {
+            "final_step": fitted.final_step,
+            "best_step": fitted.best_step,
+            f"valid_{task.selection}": judged["valid"][task.selection],
+            "n_parameters": n_parameters(model),
+            "n_trained": n_parameters(model.head if self.config.mode == "probe" else model),
+        }
+        if sub.is_main:
+            card = model_card(self.config, self.data.contract, facts)
+            classifier.save(sub.export, model, self.data.contract, card=card)
+        sub.accelerator.wait_for_everyone()
+        return facts
+
+    @property
+    def _judged(self) -> list[str]:
+        return [side for side, _ in self.fold.sides() if side != "train"]
+
+    def _side(self, side: str) -> WindowDataset:
+        return self.data.dataset.subset(getattr(self.fold, side))
+
+    def _loop(self) -> LoopConfig:
+        """Epochs as steps. The batch is divided over the processes, so that their number changes no result."""
+        training, world = self.config.training, self.run.world
+        if training.batch_size % world:
+            raise ValueError(f"--training.batch_size {training.batch_size} does not divide by {world} processes")
+        per_epoch = max(1, round(len(self.fold.train) / training.batch_size))
+        return LoopConfig(
+            total_steps=training.epochs * per_epoch,
+            batch_size=training.batch_size // world,
+            log_every=min(20, per_epoch),
+            eval_every=per_epoch,
+            save_every=per_epoch,
+            keep_last=1,
+            seed=self.seed,
+            num_workers=training.num_workers,
+            mixed_precision=training.mixed_precision,
+        )

@@ -1,0 +1,329 @@
+"""Fine-tuning as a user runs it, on a small store with something to learn in it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import finetune.figures
+import finetune.trial
+from codebrain.backbone import EEGSSM, BackboneConfig
+from codebrain.data.windows import Request, WindowDataset
+from codebrain.training.logging import read_metrics
+from finetune import classifier, cli
+from finetune.classifier import layer_scale
+from finetune.metrics import Predictions, score
+from tests.processes import run as run_program
+from tests.reference_finetune import TINY, write_task_store
+
+PUBLISHED = [0, 0, 0, 0, 1, 1, 2, 2]
+LEARNT = (
+    *("--seeds", "0", "1", "--baselines", "band_power"),
+    *("--training.head_lr", "1e-2", "--optim.lr", "1e-2", "--training.epochs", "15", "--training.patience", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_task_store(tmp_path_factory.mktemp("data") / "store", published=PUBLISHED)
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch):
+    """Pictures take most of a small run's time; the module's `finished` run has them, the others compose them only."""
+    monkeypatch.setattr(finetune.figures, "save", lambda figure, target: None)
+
+
+def launch(store, run_dir, *flags, ckpt="none"):
+    """Run the command in this process; what it returns is the report."""
+    assert cli.run_command([f"--ckpt={ckpt}", f"--data={store.path}", f"--run_dir={run_dir}", *TINY, *flags]) == 0
+    return json.loads((run_dir / "report.json").read_text())
+
+
+def without_times(report):
+    """The report without what no two runs share."""
+    for arm in report["arms"].values():
+        for trial in arm["trials"]:
+            del trial["seconds"]
+    return {name: value for name, value in report.items() if name != "config"}
+
+
+@pytest.fixture(scope="module")
+def finished(store, tmp_path_factory):
+    """A full fine-tuning with two seeds and a baseline."""
+    folder = tmp_path_factory.mktemp("run") / "r"
+    return folder, launch(store, folder, *LEARNT)
+
+
+# --- what a run leaves behind ----------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_report_model_splits_and_pictures(finished):
+    folder, report = finished
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert names >= {
+        "config.yaml", "splits.json", "summary.json", "report.json", "report.md", "seed-0/metrics.jsonl",
+        "export/config.json", "export/model.safetensors", "export/README.md", "figures/confusion.png",
+        "figures/comparison.png", "figures/curves.png", "figures/subjects.png", "figures/learning.png",
+        "figures/features.png", "seed-1/predictions/test.npz",
+    }  # fmt: skip
+    assert report["reported_side"] == "test"
+    assert set(report["arms"]) == {"codebrain", "band_power"}
+    assert report["splits"]["folds"][0]["test"] == {"windows": 16, "subjects": 2, "classes": {"rest": 8, "count": 8}}
+
+
+def test_the_rhythm_is_learnt_on_subjects_that_were_not_seen(finished):
+    _, report = finished
+    for arm in report["arms"].values():
+        assert arm["test"]["metrics"]["auroc"]["mean"] > 0.9
+
+
+def test_figures_are_the_mean_and_spread_of_the_seeds(finished):
+    folder, report = finished
+    own = [score("binary", Predictions.load(folder / f"seed-{seed}/predictions/test.npz")) for seed in (0, 1)]
+    for name, entry in report["arms"]["codebrain"]["test"]["metrics"].items():
+        values = [figures[name] for figures in own]
+        assert entry["by_seed"] == pytest.approx(values)
+        assert entry["mean"] == pytest.approx(np.mean(values))
+        assert entry["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_the_weights_of_the_best_validation_are_judged(finished):
+    folder, report = finished
+    for seed, trial in enumerate(report["arms"]["codebrain"]["trials"]):
+        lines = [m for m in read_metrics(folder / f"seed-{seed}") if "valid/auroc" in m and m["step"] > 0]
+        top = max(line["valid/auroc"] for line in lines)
+        tied = [line for line in lines if line["valid/auroc"] == top]
+        assert trial["best_step"] == min(tied, key=lambda line: line["valid/loss"])["step"]
+        judged = score("binary", Predictions.load(folder / f"seed-{seed}/predictions/valid.npz"))["auroc"]
+        assert judged == trial["valid_auroc"] == pytest.approx(top)
+
+
+def test_the_exported_model_gives_the_same_predictions_from_microvolts(finished, store):
+    folder, _ = finished
+    model, contract = classifier.load(folder)
+    assert contract.ch_names == ("Fz", "Cz", "Pz")
+    assert contract.task.class_names == ("rest", "count")
+    assert contract.preparation == {"l_freq": 0.3}
+    found = [Predictions.load(folder / f"seed-{seed}/predictions/test.npz") for seed in (0, 1)]
+    dataset = WindowDataset([store])
+    with torch.no_grad():
+        again = contract.task.scores(model(dataset[Request(found[0].window)].x)).numpy()
+    assert min(np.abs(again - p.score).max() for p in found) < 1e-6
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, store, capsys):
+    folder, _ = finished
+    before = (folder / "report.json").stat().st_mtime_ns
+    launch(store, folder, *LEARNT)
+    assert "is finished" in capsys.readouterr().out
+    assert (folder / "report.json").stat().st_mtime_ns == before
+
+
+def test_report_md_names_what_was_done(finished):
+    text = (finished[0] / "report.md").read_text()
+    for part in (
+        "CodeBrain, `full` with head `mlp`",
+        "log band power",
+        "chance",
+        "Per subject",
+        "S06",
+        "Only 2 subjects",
+    ):
+        assert part in text, part
+
+
+# --- modes -----------------------------------------------------------------------------------------------------------
+
+
+def backbone_of(path):
+    return {k: v for k, v in load_file(path / "export/model.safetensors").items() if k.startswith("backbone.")}
+
+
+def test_a_probe_leaves_the_backbone_alone_and_full_fine_tuning_does_not(finished, store, tmp_path):
+    source = finished[0]
+    launch(store, tmp_path / "probe", "--mode", "probe", "--head", "linear", ckpt=source)
+    launch(store, tmp_path / "full", "--head", "attention", "--training.layer_decay", "0.5", ckpt=source)
+    start, probed, tuned = (backbone_of(path) for path in (source, tmp_path / "probe", tmp_path / "full"))
+    assert all(torch.equal(start[name], probed[name]) for name in start)
+    assert any(not torch.equal(start[name], tuned[name]) for name in start)
+    trial = (
+        json.loads((tmp_path / "probe/summary.json").read_text()),
+        json.loads((tmp_path / "probe/seed-0/summary.json").read_text()),
+    )
+    assert trial[1]["n_trained"] == 3 * 2 * 8 + 1
+
+
+def test_probe_then_full_starts_from_the_probe(store, tmp_path):
+    report = launch(
+        store, tmp_path / "r", "--mode", "probe_then_full", "--head", "mean", "--training.head_lr", "3e-2",
+    )  # fmt: skip
+    probe, full = (read_metrics(tmp_path / "r" / path) for path in ("seed-0/probe", "seed-0"))
+    best = max(line["valid/auroc"] for line in probe if "valid/auroc" in line and line["step"] > 0)
+    assert full[0]["step"] == 0
+    assert full[0]["valid/auroc"] == pytest.approx(best), "full fine-tuning begins where the probe was best"
+    assert (
+        report["arms"]["codebrain"]["trials"][0]["n_trained"]
+        == report["arms"]["codebrain"]["trials"][0]["n_parameters"]
+    )
+
+
+def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(finished, store, tmp_path):
+    report = launch(
+        store, tmp_path / "r", "--mode", "probe", "--head", "linear", "--split.kind", "kfold", "--split.n_folds", "3",
+        "--baselines", "untrained", "band_power", ckpt=finished[0],
+    )  # fmt: skip
+    for arm in ("codebrain", "untrained", "band_power"):
+        entry = report["arms"][arm]["test"]
+        assert entry["windows"] == 64
+        assert entry["subjects"] == 8
+        assert len(entry["folds"]["auroc"]["by_fold"]) == 3
+    assert (tmp_path / "r/untrained/fold-2/seed-0/predictions/test.npz").exists()
+    assert "Within each fold" in (tmp_path / "r/report.md").read_text()
+
+
+def test_several_classes_and_a_regression(tmp_path):
+    three = write_task_store(tmp_path / "three", n_subjects=6, class_names=("a", "b", "c"))
+    report = launch(three, tmp_path / "r3", "--mode", "probe", "--head", "linear", "--baselines", "band_power")
+    assert report["selected_by"] == "valid/kappa"
+    assert report["chance"]["balanced_accuracy"] == pytest.approx(1 / 3)
+    number = write_task_store(tmp_path / "number", n_subjects=6, class_names=())
+    report = launch(number, tmp_path / "rn", "--mode", "probe", "--head", "linear", "--baselines", "band_power")
+    assert report["selected_by"] == "valid/r2"
+    assert report["arms"]["band_power"]["test"]["metrics"]["r2"]["mean"] > 0.6
+    assert report["arms"]["codebrain"]["test"]["metrics"]["r2"]["mean"] > -0.5, "it begins at the mean"
+    assert "confusion" not in report["arms"]["codebrain"]["test"]
+
+
+def test_without_test_windows_everything_is_on_validation_and_says_so(tmp_path, capsys):
+    store = write_task_store(tmp_path / "s", published=[0, 0, 0, 0, 0, 0, 1, 1])
+    report = launch(store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+    assert report["reported_side"] == "valid"
+    assert report["cautions"][0].startswith("THERE IS NO TEST SET")
+    assert "VALIDATION" in (tmp_path / "r/report.md").read_text()
+    assert "THERE IS NO TEST SET" in capsys.readouterr().out
+
+
+def test_the_splits_of_another_run_can_be_used(finished, store, tmp_path):
+    folder, _ = finished
+    launch(store, tmp_path / "r", "--mode", "probe", "--head", "mean", "--splits", str(folder / "splits.json"))
+    assert (tmp_path / "r/splits.json").read_bytes() == (folder / "splits.json").read_bytes()
+
+
+# --- taken up again, and on two processes ----------------------------------------------------------------------------
+
+
+def test_a_run_that_was_killed_ends_with_the_same_report(store, tmp_path, monkeypatch):
+    flags = ("--seeds", "0", "1", "--head", "linear", "--training.epochs", "4")
+    whole = launch(store, tmp_path / "whole", *flags)
+    calls = iter(range(100))
+    real = finetune.trial.Task.loss
+
+    def dies(*args, **kwargs):
+        if next(calls) == 16:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.trial.Task, "loss", dies)
+        with pytest.raises(KeyboardInterrupt):
+            launch(store, tmp_path / "killed", *flags)
+    assert (tmp_path / "killed/seed-0/summary.json").exists()
+    assert not (tmp_path / "killed/report.json").exists()
+    assert without_times(launch(store, tmp_path / "killed", *flags)) == without_times(whole)
+
+
+def test_two_processes_give_the_report_of_one(store, tmp_path):
+    flags = (
+        "--mode", "probe_then_full", "--head", "linear", "--training.dropout", "0",
+        "--backbone.drop_prob", "0", "--backbone.spectral_dropout", "0",
+    )  # fmt: skip
+    one = launch(store, tmp_path / "1", *flags)
+    line = ("--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / '2'}", *TINY, *flags)
+    done = run_program("finetune/cli.py", *line, processes=2)
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "2/report.json").read_text())
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for side in ("valid", "test"):
+        a, b = (Predictions.load(tmp_path / f"{n}/seed-0/predictions/{side}.npz") for n in (1, 2))
+        np.testing.assert_array_equal(a.window, b.window)
+        np.testing.assert_allclose(a.score, b.score, atol=2e-5)
+    assert one["arms"]["codebrain"]["test"]["metrics"] == two["arms"]["codebrain"]["test"]["metrics"]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refused(message, store, run_dir, *flags, error=ValueError, **options):
+    with pytest.raises(error, match=message):
+        launch(store, run_dir, *flags, **options)
+
+
+def test_checkpoints_that_are_none_are_refused(store, tmp_path):
+    refused("no such file or folder.*stage-2 run", store, tmp_path / "a", ckpt="nowhere", error=FileNotFoundError)
+    tokenizer = tmp_path / "tokenizer/export"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "config.json").write_text('{"model_type": "codebrain-tokenizer"}')
+    save_file({"encoder.weight": torch.zeros(1)}, tokenizer / "model.safetensors")
+    refused("'codebrain-tokenizer'.*stage-2 run", store, tmp_path / "b", ckpt=tokenizer.parent)
+
+
+def test_stores_that_cannot_be_learnt_from_are_refused(tmp_path):
+    corpus = write_task_store(tmp_path / "corpus", labelled=False)
+    refused("has no labels.*codebrain-prep task", corpus, tmp_path / "a")
+    twins = write_task_store(tmp_path / "twins", twin=(0, 7), published=PUBLISHED)
+    refused("identical content.*0.edf.*in train.*7.edf.*in test", twins, tmp_path / "b")
+    assert not (tmp_path / "b/splits.json").exists()
+
+
+def test_a_class_without_a_training_example_ends_the_command_with_2(tmp_path, monkeypatch, capsys):
+    store = write_task_store(tmp_path / "s", class_names=("a", "b", "c"), per_subject=2)
+    line = ["codebrain-finetune", "--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / 'r'}", *TINY]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "class 'c' has no example in the training split" in capsys.readouterr().err
+
+
+def test_a_store_that_changed_since_is_refused(store, tmp_path):
+    launch(store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+    (tmp_path / "r/summary.json").unlink()
+    manifest = json.loads((tmp_path / "r/splits.json").read_text())
+    manifest["store"] = "another"
+    (tmp_path / "r/splits.json").write_text(json.dumps(manifest))
+    refused("has changed since", store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "1", "1"], "one or more different numbers"),
+        (["--baselines", "untrained"], "--ckpt none has them already"),
+        (["--training.epochs", "0"], "must be at least 1"),
+        (["--training.layer_decay", "1.5"], "not above 1"),
+        (["--training.epoch", "3"], "Did you mean 'training.epochs'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(store, tmp_path, flags, message):
+    refused(message, store, tmp_path / "r", *flags)
+
+
+def test_pyriemann_is_asked_for_only_where_it_is_needed(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused("pip install pyriemann", store, tmp_path / "r", "--baselines", "tangent_space")
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def test_layer_wise_decay_grows_towards_the_input():
+    backbone = EEGSSM(BackboneConfig(num_res_layers=3, res_channels=8, skip_channels=8, out_channels=8))
+    scale = {name: layer_scale(name, 3, 0.5) for name, _ in backbone.named_parameters()}
+    assert scale["norm.weight"] == scale["output.weight"] == scale["gather.bias"] == 1
+    assert scale["blocks.2.expand.bias"] == 0.5
+    assert scale["blocks.0.expand.bias"] == 0.125
+    assert scale["patch_embedding.spectral.weight"] == scale["input.bias"] == 0.0625
