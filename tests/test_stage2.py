@@ -1,0 +1,156 @@
+"""Stage 2: the loss of masked code prediction and the cache of codes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from codebrain.backbone import BackboneConfig
+from codebrain.data.format import Store
+from codebrain.data.windows import Batch, Request, WindowDataset
+from codebrain.model import MaskedTokenModel
+from codebrain.patches import to_model_units
+from codebrain.training import launch
+from codebrain.training.launch import LoopConfig, Run
+from pretrain.stage2 import MaskConfig, Stage2, Stage2Config
+from tests.conftest import write_toy_store
+from tokenizer import DualTokenizer, TokenizerConfig
+from tokenizer.cache import code_files, ensure_codes, fingerprint
+
+SIZES = BackboneConfig(
+    res_channels=16, skip_channels=16, out_channels=16, num_res_layers=1, drop_prob=0.0, spectral_dropout=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_toy_store(tmp_path_factory.mktemp("stage2") / "store", n_subjects=3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store: Store) -> DualTokenizer:
+    torch.manual_seed(0)
+    sizes = TokenizerConfig(width=32, n_layers=1, n_heads=4, decoder_layers=1, n_codes_t=32, n_codes_f=24)
+    model = DualTokenizer(sizes)
+    batch = WindowDataset([store])[Request(np.arange(30))]
+    model.init_codebooks([(batch.x, batch.ch_names)], torch.Generator().manual_seed(0), vectors_per_step=100)
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return launch.start(tmp_path / "run", LoopConfig(total_steps=1, trackers=[]), LoopConfig(total_steps=1))
+
+
+def make_task(run: Run, tokenizer: DualTokenizer, store: Store, mask: MaskConfig) -> Stage2:
+    loop = LoopConfig(total_steps=1, batch_size=5)
+    config = Stage2Config(data=[], tokenizer="", run_dir="", mask=mask, model=SIZES, loop=loop)
+    return Stage2(config, run, tokenizer, WindowDataset([store]))
+
+
+def make_model(tokenizer: DualTokenizer) -> MaskedTokenModel:
+    torch.manual_seed(1)
+    return MaskedTokenModel(tokenizer.config.n_codes_t, tokenizer.config.n_codes_f, **dataclasses.asdict(SIZES))
+
+
+def part_of(dataset: WindowDataset, windows: np.ndarray, offset: int, size: int) -> Batch:
+    return dataset[Request(windows[offset : offset + size], offset, len(windows))]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        MaskConfig(),
+        MaskConfig(kind="exact", ratio=0.3),
+        MaskConfig(kind="blocks", block=(3, 2)),
+        MaskConfig(symmetric=True),
+    ],
+    ids=lambda mask: f"{mask.kind}{'-symmetric' * mask.symmetric}",
+)
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    run: Run, tokenizer: DualTokenizer, store: Store, mask: MaskConfig
+) -> None:
+    task, dataset, windows = make_task(run, tokenizer, store, mask), WindowDataset([store]), np.arange(3, 11)
+    gradients = []
+    for size in (8, 4, 2):
+        model = make_model(tokenizer)
+        for offset in range(0, 8, size):
+            generator = torch.Generator().manual_seed(7)
+            loss, _ = task.loss(model, part_of(dataset, windows, offset, size), generator)
+            (loss * size / 8).backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for part in gradients[1:]:
+        for one, other in zip(gradients[0], part, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_counts_hidden_patches_only(run: Run, tokenizer: DualTokenizer, store: Store) -> None:
+    task, dataset = make_task(run, tokenizer, store, MaskConfig()), WindowDataset([store])
+    batch, model = dataset[Request(np.arange(4))], make_model(tokenizer)
+    loss, scalars = task.loss(model, batch, torch.Generator().manual_seed(3))
+    mask = task._mask((4, 6, 4), torch.Generator().manual_seed(3))
+    codes = tokenizer.encode(batch.x, batch.ch_names)
+    expected = torch.zeros(2)
+    for which, (logits, target) in enumerate(
+        zip(model(to_model_units(batch.x), mask), (codes.t, codes.f), strict=True)
+    ):
+        for row, (b, c, p) in enumerate(mask.nonzero().tolist()):
+            expected[which] -= logits[row].log_softmax(-1)[target[b, c, p]] / int(mask.sum())
+    torch.testing.assert_close(loss, expected.sum())
+    torch.testing.assert_close(torch.stack([scalars["loss_t"], scalars["loss_f"]]), expected)
+
+
+@pytest.mark.parametrize("batch_size", [3, 5])
+def test_validation_masks_belong_to_the_windows(
+    run: Run, tokenizer: DualTokenizer, store: Store, batch_size: int
+) -> None:
+    task, model = make_task(run, tokenizer, store, MaskConfig()), make_model(tokenizer).eval()
+    with torch.no_grad():
+        first, again = task.evaluate(model), task.evaluate(model)
+    assert first == again
+    assert first["valid/loss"] == pytest.approx(np.log(2) * (first["valid/bits_t"] + first["valid/bits_f"]))
+
+
+def test_cached_codes_are_the_tokenizers(tokenizer: DualTokenizer, store: Store) -> None:
+    files = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    dataset = WindowDataset([store])
+    for request in (Request(np.arange(12)), Request(np.array([35, 2, 20]))):
+        batch = dataset.with_codes(files)[request]
+        codes = tokenizer.encode(batch.x, batch.ch_names)
+        assert torch.equal(batch.codes_t, codes.t)
+        assert torch.equal(batch.codes_f, codes.f)
+    size = files[0].path(store.shards[0]).stat().st_size
+    assert size == pytest.approx(12 * 2 * 6 * 4 * 2, abs=256)
+
+
+def test_an_interrupted_cache_computes_only_what_is_missing(tokenizer: DualTokenizer, store: Store) -> None:
+    accelerator = Accelerator(cpu=True)
+    (files,) = ensure_codes([store], tokenizer, accelerator, batch_size=5)
+    kept, lost = (files.path(shard) for shard in store.shards[:2])
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    ensure_codes([store], tokenizer, accelerator, batch_size=5)
+    assert lost.exists()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_changed_tokenizer_or_store_has_other_codes(tokenizer: DualTokenizer, store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    other = DualTokenizer(tokenizer.config)
+    changed = write_toy_store(tmp_path / "store", n_subjects=3, seed=1)
+    assert fingerprint(other) != fingerprint(tokenizer)
+    folders = {
+        code_files(store, tokenizer).folder,
+        code_files(store, other).folder,
+        code_files(changed, tokenizer).folder,
+    }
+    assert len({folder.name for folder in folders}) == 3
+
+
+def test_codebooks_that_uint16_cannot_name(store: Store) -> None:
+    sizes = TokenizerConfig(width=16, n_layers=1, n_heads=2, decoder_layers=1, n_codes_t=70_000, n_codes_f=8)
+    with pytest.raises(ValueError, match="--token_cache off"):
+        ensure_codes([store], DualTokenizer(sizes), Accelerator(cpu=True), batch_size=5)
