@@ -188,7 +188,7 @@ def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's fault, not the file's
-        raise UnusableError(f"cannot be read: {_in_words(error)}") from error
+        raise UnusableError(f"cannot be read, it may be damaged ({_in_words(error)})") from error
 
 
 def _in_words(error: Exception) -> str:

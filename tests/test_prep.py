@@ -1,0 +1,324 @@
+"""The command as users type it: stores, what is taken up again, what is refused."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from codebrain.channels import TEN_TWENTY_19
+from codebrain.data.format import Store
+from data_prep import cli
+from data_prep.corpora import find_recordings
+from data_prep.engine import EngineConfig, run
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowConfig, grid
+from data_prep.write import EverywhereCutter, Job, read_result
+from tests.recordings import noise, write_edf, write_subjects
+
+CONFIGS = Path(cli.__file__).parent / "configs"
+QUICK = ["--config", str(CONFIGS / "small.yaml"), "--windows.seconds", "4", "--workers", "1"]
+
+
+def prep(monkeypatch, *arguments) -> int:
+    """Run `codebrain-prep` in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["codebrain-prep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Everything that counts in a store: its index, its rows and the digest of each shard."""
+    files = {name: (store / name).read_bytes() for name in ("store.json", "recordings.csv")}
+    return files | {path.name: h5py.File(path)["windows"][:].tobytes() for path in (store / "shards").iterdir()}
+
+
+def start(*arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "data_prep.cli", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four subjects, one file that is no recording."""
+    path = tmp_path_factory.mktemp("recordings")
+    write_subjects(path, 4, seconds=24)
+    (path / "sub-99_eeg.edf").write_bytes(b"0" * 1000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(folder, tmp_path_factory) -> dict[str, bytes]:
+    """What an undisturbed preparation of that folder writes."""
+    store = tmp_path_factory.mktemp("reference") / "store"
+    monkeypatch = pytest.MonkeyPatch()
+    assert prep(monkeypatch, "corpus", folder, "--output", store, *QUICK) == 0
+    monkeypatch.undo()
+    return contents(store)
+
+
+def test_corpus_becomes_a_store(folder, tmp_path, monkeypatch, capsys):
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 0
+    said = capsys.readouterr().out
+    assert "5 recordings of 5 subjects, told apart by BIDS (sub-XX)" in said
+    assert "4 used, 0 without a usable window, 1 unusable" in said
+    assert "recording-hours per minute" in said
+    store = Store.open(tmp_path / "s")
+    assert store.info.sfreq == 200
+    assert [row.subject for row in store.recordings] == ["sub-00", "sub-01", "sub-02", "sub-03", "sub-99"]
+    assert [row.status for row in store.recordings] == ["ok"] * 4 + ["failed"]
+    assert "cannot be read" in store.recordings[4].reason
+    assert {shard.ch_names for shard in store.shards} == {TEN_TWENTY_19}
+    assert store.n_windows == sum(row.kept for row in store.recordings) == 16
+    assert not list((tmp_path / "s").rglob("*.partial"))
+    assert prep(monkeypatch, "info", tmp_path / "s") == 0
+    assert "16 of 4 s at 200 Hz" in capsys.readouterr().out
+
+
+def test_windows_hold_the_recording_in_microvolts_at_the_time_they_say(tmp_path, monkeypatch):
+    t = np.arange(30 * 500) / 500
+    x = np.stack([30 * np.sin(2 * np.pi * 9 * t), 10 * np.cos(2 * np.pi * 20 * t)])
+    write_edf(tmp_path / "in" / "a.edf", x + 500, 500.0, labels=["Fp1", "Cz"])
+    flags = ["--config", CONFIGS / "small.yaml", "--channels.names", "[]", "--windows.seconds", "5"]
+    assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", tmp_path / "s", *flags) == 0
+    with h5py.File(tmp_path / "s" / "shards" / "000000.h5") as h5:
+        uv = h5["windows"][:] * h5["scale"][:][:, None, None]
+        for window, start_seconds in zip(uv, h5["start"][:], strict=True):
+            u = start_seconds + np.arange(1000) / 200
+            np.testing.assert_allclose(window[0], 30 * np.sin(2 * np.pi * 9 * u), atol=0.3)
+            np.testing.assert_allclose(window[1], 10 * np.cos(2 * np.pi * 20 * u), atol=0.1)
+
+
+def test_again_does_nothing_and_changes_nothing(folder, reference, tmp_path, monkeypatch, capsys):
+    store = tmp_path / "s"
+    prep(monkeypatch, "corpus", folder, "--output", store, *QUICK)
+    assert contents(store) == reference
+    before = {path: path.stat().st_mtime_ns for path in (store / "shards").iterdir()}
+    capsys.readouterr()
+    assert prep(monkeypatch, "corpus", folder, "--output", store, *QUICK) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert contents(store) == reference
+    assert {path: path.stat().st_mtime_ns for path in (store / "shards").iterdir()} == before
+
+
+def test_processes_and_parts_of_an_array_give_the_same_store(folder, reference, tmp_path, monkeypatch, capsys):
+    two = tmp_path / "two"
+    assert prep(monkeypatch, "corpus", folder, "--output", two, *QUICK[:-1], "2") == 0
+    assert contents(two) == reference
+    parts = tmp_path / "parts"
+    for part in ("2/2", "1/2"):
+        assert prep(monkeypatch, "corpus", folder, "--output", parts, *QUICK, "--shard", part) == 0
+        assert not (parts / "store.json").exists()
+    assert prep(monkeypatch, "corpus", folder, "--output", parts, *QUICK) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert contents(parts) == reference
+
+
+def test_new_recordings_are_added_behind_the_old(folder, tmp_path, monkeypatch):
+    inside, store = tmp_path / "in", tmp_path / "s"
+    first, second = write_subjects(inside, 2, seconds=24)
+    content = first.read_bytes()
+    first.unlink()
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    first.write_bytes(content)
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    opened = Store.open(store)
+    assert [row.path for row in opened.recordings] == [second.name, first.name]
+    assert [shard.runs[0][0] for shard in opened.shards] == [0, 1]
+
+
+def test_a_mended_file_is_prepared_again(tmp_path, monkeypatch):
+    inside, store = tmp_path / "in", tmp_path / "s"
+    files = write_subjects(inside, 2, seconds=24)
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:-20_000])
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    assert Store.open(store).recordings[0].status == "failed"
+    files[0].write_bytes(content)
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    assert [row.status for row in Store.open(store).recordings] == ["ok", "ok"]
+
+
+def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys):
+    prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK)
+    before = contents(tmp_path / "s")
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK, "--clean.h_freq", "60") == 2
+    said = capsys.readouterr().err
+    assert "clean.h_freq: 75.0 there, 60.0 now" in said
+    assert "another --output" in said
+    assert contents(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus", "{empty}", "--output", "{out}"], "no recordings in"),
+        (["corpus", "{empty}/nowhere", "--output", "{out}"], "no such file or folder"),
+        (["corpus", "{data}", "--output", "{out}", "--windows.second", "3"], "windows.seconds"),
+        (["corpus", "{data}", "--output", "{out}", "--windows.seconds", "long"], "seconds"),
+        (["corpus", "{data}", "--output", "{out}", "--shard", "3/2"], "1 <= i <= n"),
+        (["corpus", "{data}", "--output", "{out}", "--backend", "dask"], "--scheduler"),
+        (["corpus", "{data}", "--output", "{out}", "--workers", "-2"], "--workers is -2"),
+        (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "("], "no regular expression"),
+        (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "xyz(\\d+)"], "fits no recording"),
+        (["corpus", "{data}", "--output", "{data}"], "holds files but no preparation"),
+        (["task", "nonsense", "{data}", "--output", "{out}"], "there are: mental_arithmetic"),
+        (["task", "mental_arithmetic", "{data}", "--output", "{out}"], "is it the data set `eegmat`?"),
+        (["task", "mental_arithmetic", "{data}", "--output", "{out}", "--protocol", "mine"], "protocol"),
+        (["synthetic", "{out}", "--subjects", "0"], "--subjects is 0"),
+        (["synthetic", "{out}", "--minutes", "0.5"], "--minutes is 0.5"),
+        (["info", "{empty}"], "not a complete store"),
+        (["prepare"], "no command 'prepare'"),
+    ],
+)
+def test_mistakes_get_a_message_and_leave_nothing(arguments, message, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    places = {"data": folder, "empty": tmp_path / "empty", "out": tmp_path / "out"}
+    before = sorted(folder.iterdir())
+    assert prep(monkeypatch, *(word.format(**places) for word in arguments)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "store.json").exists()
+    assert sorted(folder.iterdir()) == before
+
+
+def test_nothing_usable_is_an_exit_of_its_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.edf").write_bytes(b"")
+    write_edf(tmp_path / "in" / "heart.edf", noise(1, 20, 200.0), 200.0, labels=["ECG"])
+    assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", tmp_path / "s", *QUICK) == 1
+    said = capsys.readouterr().out
+    assert "3 x empty file" in said
+    assert "1 x none of the wanted channels" in said
+    assert not (tmp_path / "s" / "store.json").exists()
+
+
+@pytest.mark.parametrize("preset", ["pretrain", "small", "labram"])
+def test_presets_are_read(preset, tmp_path, monkeypatch):
+    write_subjects(tmp_path / "in", 1, seconds=310 if preset == "pretrain" else 30)
+    preset_file = CONFIGS / f"{preset}.yaml"
+    assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", tmp_path / "s", "--config", preset_file) == 0
+    store = Store.open(tmp_path / "s")
+    assert store.info.window_seconds == {"pretrain": 30, "small": 10, "labram": 4}[preset]
+    # The published recipe drops the first minute and the last with what is left over.
+    assert store.n_windows == {"pretrain": 6, "small": 2, "labram": 5}[preset]
+    assert store.info.preparation["clean"]["order"] == ("filter_first" if preset == "labram" else "resample_first")
+
+
+@pytest.mark.parametrize(("n_recordings", "n_kills"), [(10, 2), pytest.param(60, 10, marks=pytest.mark.slow)])
+@pytest.mark.timeout(280)
+def test_killed_at_any_moment_it_is_taken_up_again(tmp_path, n_recordings, n_kills):
+    """SIGKILL of the whole process group at random moments; the end is that of an undisturbed run."""
+    write_subjects(tmp_path / "in", n_recordings, seconds=30)
+    flags = ["--config", CONFIGS / "small.yaml", "--windows.seconds", "4", "--workers", "2"]
+    assert start("corpus", tmp_path / "in", "--output", tmp_path / "undisturbed", *flags).wait() == 0
+    rng = random.Random(0)
+    store = tmp_path / "killed"
+    for _ in range(n_kills):
+        process = start("corpus", tmp_path / "in", "--output", store, *flags)
+        done = len(list((store / "progress").glob("0*.json")))
+        # Wait until it is under way, then let chance choose.
+        while len(list((store / "progress").glob("0*.json"))) <= done and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start("corpus", tmp_path / "in", "--output", store, *flags).wait() == 0
+    assert contents(store) == contents(tmp_path / "undisturbed")
+
+
+@dataclass(frozen=True)
+class Deadly(EverywhereCutter):
+    """Kills the process that works on one recording, as an out-of-memory killer would."""
+
+    def cut(self, source, recording, chain, recipe):
+        if "sub-01" in source.key:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().cut(source, recording, chain, recipe)
+
+
+def test_a_recording_that_no_worker_survives_is_given_up_and_the_rest_goes_on(tmp_path):
+    write_subjects(tmp_path / "in", 4, seconds=24)
+    recipe = Recipe(windows=WindowConfig(seconds=4, min_recording=0, drop_first=0, drop_last=0, max_uv=None))
+    jobs = [
+        Job(store=str(tmp_path / "s"), row=row, source=source, recipe=recipe, cutter=Deadly())
+        for row, source in enumerate(find_recordings([tmp_path / "in"]))
+    ]
+    run(jobs, EngineConfig(workers=2))
+    results = [read_result(job) for job in jobs]
+    assert [result.recording.status for result in results if result] == ["ok", "failed", "ok", "ok"]
+    assert results[1] is not None
+    assert "died" in results[1].recording.reason
+
+
+@pytest.mark.timeout(120)
+def test_a_dask_cluster_gives_the_same_store(folder, reference, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster:
+        flags = [*QUICK, "--backend", "dask", "--scheduler", cluster.scheduler_address]
+        assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *flags) == 0
+    assert contents(tmp_path / "s") == reference
+
+
+def test_a_full_disk_ends_the_run_with_a_message(folder, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("codebrain.data.format.publish", full)
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "subject"),
+    [
+        ("sub-0A3/ses-1/eeg/sub-0A3_ses-1_task-rest_eeg.edf", "sub-0A3"),
+        ("Subject07_2.edf", "Subject07"),
+        ("S001/S001R04.edf", "S001"),
+        ("01_tcp_ar/aaaaaaju_s005_t000.edf", "aaaaaaju"),
+        ("chb03/chb03_17.edf", "chb03"),
+        ("anything.edf", "anything"),
+        ("clinic/ward/anything.edf", "clinic/ward/anything"),
+    ],
+)
+def test_subjects_are_told_from_the_path(tmp_path, key, subject):
+    write_edf(tmp_path / "root" / key, noise(1, 2, 100.0), 100.0, labels=["Cz"])
+    write_edf(tmp_path / "root" / "zzz.edf", noise(1, 2, 100.0), 100.0, labels=["Cz"])
+    sources = {source.key: source for source in find_recordings([tmp_path / "root"])}
+    assert sources[key].subject == subject
+
+
+def test_subject_pattern_of_the_user(tmp_path):
+    for name in ("lab_p12_rest.edf", "lab_p12_task.edf", "lab_p13_rest.edf"):
+        write_edf(tmp_path / name, noise(1, 2, 100.0), 100.0, labels=["Cz"])
+    assert [source.subject for source in find_recordings([tmp_path], r"_(p\d+)_")] == ["p12", "p12", "p13"]
+
+
+def test_what_lies_beside_recordings_is_passed_over(tmp_path):
+    for name in ("a.edf", "b-eve.fif", "c.vhdr", "c.eeg", "notes.txt", ".hidden.edf", "d.fdt", "e_raw.fif"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [source.key for source in find_recordings([tmp_path])] == ["a.edf", "c.vhdr", "e_raw.fif"]
+
+
+def test_published_grid():
+    config = WindowConfig()  # 30 s, a minute dropped at either end, at least 300 s
+    starts = grid(config, sfreq=200, n_times=317 * 200, edge=1000)
+    # 317 s: the last 60 s and the remainder of 17 s are not used.
+    np.testing.assert_array_equal(starts / 200, 60 + 30 * np.arange(6))

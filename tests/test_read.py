@@ -1,0 +1,238 @@
+"""Reading: units, damaged files, and recordings of any shape through the whole chain."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from codebrain.channels import ELECTRODES
+from codebrain.data.format import Status, dequantise
+from data_prep.clean import CleanConfig
+from data_prep.corpora import find_recordings
+from data_prep.montage import MontageConfig
+from data_prep.read import GuardConfig, OpenRecording, UnusableError, check_amplitude, probe
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowConfig
+from data_prep.write import Job, Result, prepare
+from tests.recordings import noise, write_edf
+
+SHORT = WindowConfig(seconds=2, min_recording=0, drop_first=0, drop_last=0, max_uv=500)
+RECIPE = Recipe(clean=CleanConfig(l_freq=1.0, h_freq=45, notch=None), windows=SHORT)
+
+
+def run(file: Path, store: Path, recipe: Recipe = RECIPE) -> Result:
+    source = find_recordings([file])[0]
+    return prepare(Job(store=str(store), row=0, source=source, recipe=recipe))
+
+
+def windows_of(store: Path) -> np.ndarray:
+    import h5py
+
+    with h5py.File(store / "shards" / "000000.h5") as h5:
+        return dequantise(h5["windows"][:], h5["scale"][:])
+
+
+def outcome(result: Result) -> tuple[Status, str]:
+    return result.recording.status, result.recording.reason
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("uV", 1.0), ("mV", 1e-3), ("V", 1e-6), ("nV", 1e3)])
+def test_units_of_the_header_are_understood(tmp_path, unit, factor):
+    x = noise(2, 20, 200.0)
+    file = write_edf(tmp_path / "a.edf", x * factor, 200.0, labels=["Fp1", "Fp2"], unit=unit)
+    if unit == "nV":  # MNE knows no nanovolts and takes the numbers for volts
+        assert "wrong unit?" in run(file, tmp_path / "s").recording.reason
+        result = run(file, tmp_path / "t", Recipe(unit="nV", clean=RECIPE.clean, windows=SHORT))
+        assert result.recording.reason == "its numbers taken for nV"
+    recording = OpenRecording(file, unit="nV" if unit == "nV" else "auto")
+    if unit in ("uV", "mV", "nV"):
+        np.testing.assert_allclose(recording.read([0, 1], 0, 4000), x, atol=0.05)
+
+
+def test_wrong_header_is_refused_and_can_be_overruled(tmp_path):
+    x = noise(2, 20, 200.0)
+    file = write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "Fp2"], unit="mV")
+    status, reason = outcome(run(file, tmp_path / "s"))
+    assert status == "failed"
+    assert "above the 1000 that EEG can have" in reason
+    assert "--unit" in reason
+    result = run(file, tmp_path / "t", Recipe(unit="uV", clean=RECIPE.clean, windows=SHORT))
+    assert outcome(result) == ("ok", "its numbers taken for uV")
+
+
+@pytest.mark.parametrize(("amplitude", "passes"), [(0.05, False), (3.0, True), (400.0, True), (5000.0, False)])
+def test_guard(amplitude, passes):
+    if passes:
+        check_amplitude(amplitude, GuardConfig(), "auto")
+    else:
+        with pytest.raises(UnusableError, match="wrong unit"):
+            check_amplitude(amplitude, GuardConfig(), "auto")
+
+
+def test_truncated_file_is_refused_or_used_as_far_as_it_goes(tmp_path):
+    file = write_edf(tmp_path / "a.edf", noise(2, 30, 200.0), 200.0, labels=["Fp1", "Fp2"])
+    file.write_bytes(file.read_bytes()[:-9000])
+    status, reason = outcome(run(file, tmp_path / "s"))
+    assert status == "failed"
+    assert reason.startswith("truncated:")
+    assert "--truncated keep" in reason
+    result = run(file, tmp_path / "t", Recipe(truncated="keep", clean=RECIPE.clean, windows=SHORT))
+    assert result.recording.status == "ok"
+    assert result.recording.reason.startswith("truncated:")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "empty file"), (b"not an EDF at all" * 100, "cannot be read"), (b"0       ", "cannot be read")],
+)
+def test_what_is_no_recording_says_so(tmp_path, content, words):
+    file = tmp_path / "a.edf"
+    file.write_bytes(content)
+    status, reason = outcome(run(file, tmp_path / "s"))
+    assert (status, words in reason) == ("failed", True), reason
+
+
+def test_flat_channels_are_named(tmp_path):
+    x = noise(3, 20, 200.0)
+    x[1] = 0
+    status, reason = outcome(run(write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "T3", "O1"]), tmp_path / "s"))
+    assert status == "rejected"
+    assert reason.startswith("no usable window: flat ")
+    assert "(T7 " in reason
+    flat = write_edf(tmp_path / "b.edf", 0 * x, 200.0, labels=["Fp1", "T3", "O1"])
+    assert "nothing moves in any of the wanted channels" in run(flat, tmp_path / "t").recording.reason
+
+
+def test_not_a_number_never_reaches_a_window(tmp_path):
+    import mne
+
+    x = noise(3, 40, 200.0) * 1e-6
+    x[1, 4000:4010] = np.nan
+    file = tmp_path / "a_raw.fif"
+    mne.io.RawArray(x, mne.create_info(["Fp1", "T7", "O1"], 200.0, "eeg"), verbose="error").save(file, verbose="error")
+    result = run(file, tmp_path / "s")
+    assert result.recording.status == "ok"
+    assert result.rejected["not a number"] >= 1
+    assert "not a number" in result.recording.reason
+    assert "(T7 " in result.recording.reason
+    assert np.isfinite(windows_of(tmp_path / "s")).all()
+
+
+def test_a_faster_channel_does_not_set_the_rate(tmp_path):
+    x = [*noise(2, 20, 100.0), noise(1, 20, 500.0)[0]]
+    file = write_edf(tmp_path / "a.edf", x, [100.0, 100.0, 500.0], labels=["Fp1", "Fp2", "ECG"])
+    recording = OpenRecording(file)
+    assert recording.sfreq == 500
+    recording.restrict(["Fp1", "Fp2"])
+    assert recording.sfreq == 100
+    np.testing.assert_allclose(recording.read([0, 1], 0, 2000), np.stack(x[:2]), atol=0.05)
+
+
+def test_line_frequency_is_found(tmp_path):
+    t = np.arange(4000) / 200
+    for line in (50.0, 60.0, None):
+        x = noise(2, 20, 200.0) + (10 * np.sin(2 * np.pi * line * t) if line else 0)
+        recording = OpenRecording(write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "Fp2"]))
+        assert probe(recording, [0, 1], find_line=True).line_hz == line
+
+
+def test_marked_stretches_are_left_out(tmp_path):
+    marks = [(10.0, 3.0, "BAD movement"), (20.0, 1.0, "good")]
+    file = write_edf(tmp_path / "a.edf", noise(2, 30, 200.0), 200.0, labels=["Fp1", "Fp2"], annotations=marks)
+    result = run(file, tmp_path / "s")
+    assert result.rejected == {"marked bad": 2}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(st.sampled_from(ELECTRODES), min_size=1, max_size=6, unique=True),
+    others=st.lists(st.sampled_from(["ECG", "EEG A2-A1", "EOG", "Photic", "EMG chin"]), max_size=3, unique=True),
+    form=st.sampled_from(["{}", "EEG {}-REF", "{}.."]),
+    sfreq=st.sampled_from([100.0, 128.0, 200.0, 250.0, 256.0, 512.0]),
+    seconds=st.integers(1, 24),
+    rms_uv=st.floats(2, 60),
+    seed=st.integers(0, 99),
+)
+def test_any_edf_becomes_its_windows_or_a_reason(tmp_path_factory, names, others, form, sfreq, seconds, rms_uv, seed):
+    folder = tmp_path_factory.mktemp("any")
+    labels = [form.format(name) for name in names] + others
+    x = noise(len(labels), seconds, sfreq, seed=seed, rms_uv=rms_uv)
+    file = write_edf(folder / "a.edf", x, sfreq, labels=labels)
+    result = run(file, folder / "s", Recipe(clean=CleanConfig(l_freq=None, h_freq=None, notch=None), windows=SHORT))
+    if result.recording.status != "ok":
+        assert "too short" in result.recording.reason or "amplitude" in result.recording.reason, result.recording
+        return
+    assert result.shard is not None
+    assert set(result.shard.ch_names) == set(names)
+    windows = windows_of(folder / "s")
+    assert np.isfinite(windows).all()
+    if sfreq == 200:  # unfiltered and not resampled: the file's own samples, in the right row and place
+        edge = 0
+        for row, name in enumerate(result.shard.ch_names):
+            original = x[names.index(name)]
+            np.testing.assert_allclose(windows[0, row], original[edge : edge + 400], atol=rms_uv / 200 + 0.02)
+
+
+def mutilated(content: bytes, rng: random.Random) -> bytes:
+    """A file with bytes flipped, cut, inserted, or another header."""
+    data = bytearray(content)
+    kind = rng.choice(["flip", "header", "cut", "insert", "digits"])
+    if kind == "flip":
+        for _ in range(rng.randint(1, 50)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "header":
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(1024)] = rng.randrange(256)
+    elif kind == "cut":
+        start = rng.randrange(len(data))
+        del data[start : start + rng.randint(1, 5000)]
+    elif kind == "insert":
+        start = rng.randrange(len(data))
+        data[start:start] = rng.randbytes(rng.randint(1, 300))
+    else:
+        start = rng.randrange(168, 1000)
+        data[start : start + 8] = rng.choice(
+            [b"-1      ", b"0       ", b"99999999", b"1e300   ", b"nan     ", b"        "]
+        )
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 240), marks=pytest.mark.slow)], ids=["some", "all"]
+)
+@pytest.mark.timeout(280)
+def test_mutilated_files_never_crash_nor_yield_what_is_no_number(tmp_path, seeds):
+    good = write_edf(tmp_path / "good.edf", noise(3, 12, 200.0), 200.0, labels=["Fp1", "Cz", "O1"]).read_bytes()
+    recipe = Recipe(channels=MontageConfig(), clean=RECIPE.clean, windows=SHORT)
+    for seed in range(200):
+        file = tmp_path / f"{seed}.edf"
+        file.write_bytes(mutilated(good, random.Random(seed)))
+        result = run(file, tmp_path / f"store{seed}", recipe)
+        assert result.recording.status in ("ok", "rejected", "failed")
+        assert result.recording.status == "ok" or result.recording.reason
+        if result.shard:
+            assert np.isfinite(windows_of(tmp_path / f"store{seed}")).all()
+
+
+@pytest.mark.real
+def test_the_units_of_the_exoskeleton_recordings_are_refused(eeg_folder, tmp_path):
+    files = [file for file in (eeg_folder / "ssvep_exo").rglob("record*") if "eve" not in file.name]
+    assert len(files) == 2
+    for number, file in enumerate(files):
+        status, reason = outcome(run(file, tmp_path / f"s{number}"))
+        assert (status, "wrong unit?" in reason) == ("failed", True), reason
+        told = run(file, tmp_path / f"t{number}", Recipe(unit="mV", clean=RECIPE.clean, windows=SHORT))
+        assert told.recording.status == "ok", told.recording
+
+
+@pytest.mark.real
+def test_every_real_file_becomes_windows_or_a_reason(eeg_folder, tmp_path):
+    sources = [source for source in find_recordings([eeg_folder]) if "eegmat" not in source.key]
+    assert len(sources) > 25
+    for row, source in enumerate(sources):
+        result = prepare(Job(store=str(tmp_path), row=row, source=source, recipe=RECIPE))
+        assert result.recording.status == "ok" or result.recording.reason
+        assert "cannot be prepared" not in result.recording.reason, result.recording
