@@ -197,7 +197,8 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
         lock.close()
         return f"another process is training in {path}; wait for it, or give another --run_dir.", None
     saved = path / "config.yaml"
-    if not saved.exists():
+    # Until something was trained, a mistake in the first command may be mended in the same folder.
+    if not saved.exists() or next(path.rglob("checkpoints/step-*"), None) is None:
         write_text(saved, to_yaml(config))
         return None, lock
     changed = _differences(yaml.safe_load(saved.read_text()), to_dict(config))
