@@ -196,9 +196,7 @@ def _conclude(
     best = _best(results[MAIN], data.task)
     assert best.path is not None
     _copy(best.path / "export", run.export)
-    figures.draw(
-        run.figures, content, arms.by_seed(MAIN, arms.side), [r.path for r in results[MAIN] if r.path is not None]
-    )
+    figures.draw(run.figures, content, arms.by_seed(MAIN, arms.side), results[MAIN])
     _draw_features(run, data, made.folds[best.fold], arms.side)
     return f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}"
 

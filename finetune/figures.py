@@ -23,13 +23,25 @@ from codebrain.training.figures import save
 from codebrain.training.logging import read_metrics
 from finetune.markdown import HEADLINE, MAIN, TITLES
 from finetune.metrics import Predictions
+from finetune.trial import Result
 
 _MANY = 12
 """Subjects that can still be told apart by colour and listed by name."""
 
 
-def draw(folder: Path, report: dict[str, Any], by_seed: dict[int, Predictions], trials: list[Path]) -> list[Path]:
-    """Draw every picture that the task allows and return their paths."""
+def draw(folder: Path, report: dict[str, Any], by_seed: dict[int, Predictions], trials: list[Result]) -> list[Path]:
+    """Draw every picture that the task allows and return their paths.
+
+    Parameters
+    ----------
+    folder : Path
+    report : dict
+        From `report.build`.
+    by_seed : dict of Predictions
+        Of the model, on the side that the report speaks of.
+    trials : list of Result
+        Of the model.
+    """
     side = report["reported_side"]
     entry = report["arms"][MAIN][side]
     drawn = {
@@ -142,26 +154,28 @@ def subjects(report: dict[str, Any], entry: dict[str, Any]) -> Figure:
     return figure
 
 
-def learning(report: dict[str, Any], trials: list[Path]) -> Figure:
+def learning(report: dict[str, Any], trials: list[Result]) -> Figure:
     """Loss and selection metric of every trial; the dot is the step whose weights were taken."""
     figure = Figure(figsize=(8.0, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     key = report["selected_by"]
-    for number, path in enumerate(trials):
-        lines, colour = read_metrics(path), f"C{number % 10}"
-        for name, style in (("train/loss", ":"), ("valid/loss", "-")):
-            left.plot(*_series(lines, name), style, color=colour, linewidth=1)
+    several = len(report["splits"]["folds"]) > 1
+    for number, trial in enumerate(trials):
+        assert trial.path is not None
+        lines, colour = read_metrics(trial.path), f"C{number % 10}"
+        for loss, style in (("train/loss", ":"), ("valid/loss", "-")):
+            left.plot(*_series(lines, loss), style, color=colour, linewidth=1)
         steps, values = _series(lines, key)
-        right.plot(steps, values, color=colour, linewidth=1, label=path.name if len(trials) <= _MANY else None)
-        trained = [(value, -step) for step, value in zip(steps, values, strict=True) if step > 0]
-        best, step = max(trained)
-        right.plot(-step, best, "o", color=colour, markersize=4)
+        name = f"fold {trial.fold}, " * several + f"seed {trial.seed}"
+        right.plot(steps, values, color=colour, linewidth=1, label=name if len(trials) <= _MANY else None)
+        best = trial.facts["best_step"]
+        right.plot(best, dict(zip(steps, values, strict=True))[best], "o", color=colour, markersize=4)
     left.set(xlabel="step (optimizer updates)", ylabel="loss (dotted: training, line: validation)")
     right.set(xlabel="step (optimizer updates)", ylabel=f"{key.removeprefix('valid/')} on validation")
     for axis in (left, right):
         axis.xaxis.label.set_fontsize(8)
         axis.yaxis.label.set_fontsize(8)
-    if len(trials) <= _MANY:
+    if 0 < len(trials) <= _MANY:
         right.legend(fontsize=7)
     return figure
 

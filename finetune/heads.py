@@ -2,12 +2,12 @@
 
 Shape letters: B batch, C channels, P patches per channel, D width of the features, K outputs.
 
-| head        | what it sees                            | montage | layers                                              |
-|-------------|-----------------------------------------|---------|-----------------------------------------------------|
-| `mlp`       | every feature of every patch, in place  | fixed   | the paper's three: C * P * D -> 4 * D -> D -> K     |
-| `linear`    | every feature of every patch, in place  | fixed   | one: C * P * D -> K                                 |
-| `mean`      | the mean feature of all patches         | any     | one: D -> K                                         |
-| `attention` | a weighted mean, the weights learnt     | any     | one that weighs patches, one: D -> K                |
+| head        | what it sees                            | montage | layers                                          |
+|-------------|-----------------------------------------|---------|-------------------------------------------------|
+| `mlp`       | every feature of every patch, in place  | fixed   | the paper's three: C * P * D -> 4 * D -> D -> K |
+| `linear`    | every feature of every patch, in place  | fixed   | one: C * P * D -> K                             |
+| `mean`      | the mean feature of all patches         | any     | one: D -> K                                     |
+| `attention` | a weighted mean, the weights learnt     | any     | one that weighs patches, one: D -> K            |
 """
 
 from __future__ import annotations

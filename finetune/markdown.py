@@ -30,7 +30,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     config, counts = report["config"], report["splits"]["folds"]
     parts = [
         f"# {task['name']} ({task['protocol']}): CodeBrain, `{config['mode']}` with head `{config['head']}`",
-        "\n".join(f"> {text}" for text in report["cautions"]) or None,
+        "\n".join(f"- **{text}**" for text in report["cautions"]) or None,
         f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
         _headline(report),
         "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
