@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from codebrain.data.format import Store
+from codebrain.training import checkpoint, launch
+from codebrain.training.launch import LoopConfig, check_world
 from tests.conftest import write_toy_store
 from tests.processes import ROOT, environment, launch_line, run
 
@@ -155,16 +157,38 @@ def test_changed_number_of_processes_is_refused(store: Store, tmp_path: Path) ->
     assert "was trained by 1 processes, now there are 2" in result.stderr
 
 
-def test_launcher_that_starts_one_process_is_caught(store: Store, tmp_path: Path) -> None:
-    """`accelerate launch` without a GPU and without `cpu=True` is the trap of design.md; here the variable lies."""
-    result = subprocess.run(
-        launch_line(TOY, *arguments(store, tmp_path / "run")),
-        env={**environment(), "WORLD_SIZE": "2"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-    )
-    assert result.returncode != 0
-    assert "2 processes were meant to run" in result.stderr or "RANK" in result.stderr
+def test_fewer_processes_than_meant_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `cpu=True` and without a GPU, two launched processes both believe that they are alone."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes were meant to run, but this one sees 1"):
+        check_world(num_processes=1)
+
+
+def test_a_second_launch_into_a_folder_in_use_is_refused(store: Store, tmp_path: Path) -> None:
+    first = launch.start(tmp_path / "run", LoopConfig(total_steps=1, trackers=[]), LoopConfig(total_steps=1))
+    result = run(TOY, *arguments(store, tmp_path / "run"))
+    assert result.returncode == 2
+    assert "another process is training in" in result.stderr
+    first.lock.close()
+
+
+def test_a_mistake_in_the_first_command_may_be_mended(store: Store, tmp_path: Path) -> None:
+    result = run(TOY, *arguments(store, tmp_path / "run", **{"split.valid_subjects": "[nobody]"}))
+    assert result.returncode == 2
+    assert "no subject matches 'nobody'" in result.stderr
+    train(store, tmp_path / "run")
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.save(tmp_path, model, optimizer, {"step": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*The last good one is step-00000001"):
+        checkpoint.save(tmp_path, model, optimizer, {"step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoint.latest(tmp_path).step == 1

@@ -159,7 +159,7 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
         project_dir=str(run_dir),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=30))],
     )
-    _check_world(accelerator)
+    check_world(accelerator.num_processes)
     logging.basicConfig(
         level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s", stream=sys.stderr
     )
@@ -176,12 +176,15 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
     return run
 
 
-def _check_world(accelerator: Accelerator) -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing: compare with what was meant."""
+def check_world(num_processes: int) -> None:
+    """Raise ValueError unless as many processes see each other as were launched.
+
+    On CPUs they need `cpu=True`, or each believes that it is alone.
+    """
     meant = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != meant:
+    if num_processes != meant:
         raise ValueError(
-            f"{meant} processes were meant to run, but this one sees {accelerator.num_processes}. On CPUs launch with "
+            f"{meant} processes were meant to run, but this one sees {num_processes}. On CPUs launch with "
             "`accelerate launch --multi_gpu --num_processes N --num_machines 1 --mixed_precision no "
             "--dynamo_backend no --main_process_port 0 SCRIPT ...`."
         )
