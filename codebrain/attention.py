@@ -39,7 +39,7 @@ class SlidingWindowAttention(nn.Module):
         super().__init__()
         if window_size < 1 or window_size % 2 == 0:
             raise ValueError(
-                f"swa_window_size={window_size} must be odd (1, 3, 5, ...): a token in the middle and as many on either side"
+                f"swa_window_size={window_size} must be odd (1, 3, 5, ...): a token and as many on either side"
             )
         if width % n_heads:
             raise ValueError(f"attention width {width} cannot be split into {n_heads} heads")
@@ -83,7 +83,8 @@ class SlidingWindowAttention(nn.Module):
         qkv = project(x, self.in_proj_weight, self.in_proj_bias)
         # (3, heads, D, sequences, length) -> (3, sequences, heads, length, D)
         qkv = qkv.view(3, self.n_heads, -1, batch * n_tokens // length, length).permute(0, 3, 1, 4, 2)
-        attended = banded_attention(*qkv.unbind(0), self.window_size, self.dropout if self.training else 0.0)
+        q, k, v = qkv.unbind(0)
+        attended = banded_attention(q, k, v, self.window_size, self.dropout if self.training else 0.0)
         return attended.permute(1, 3, 0, 2).reshape(width, batch, n_tokens)
 
 
@@ -128,7 +129,7 @@ def banded_attention(q: Tensor, k: Tensor, v: Tensor, window_size: int, dropout:
 
 @constant
 def band_mask(length: int, window_size: int, block: int, device: torch.device) -> Tensor:
-    """Return which keys (columns) each query (row) of each block sees: bool (blocks, block, block + window_size - 1)."""
+    """Return which keys (columns) each query (row) of each block sees: bool (blocks, block, block + window - 1)."""
     half = window_size // 2
     n_blocks = -(-length // block)
     query = torch.arange(n_blocks * block, device=device).view(n_blocks, block, 1)

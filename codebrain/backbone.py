@@ -1,7 +1,7 @@
 """EEGSSM, the backbone of CodeBrain: patches in, one feature vector per patch out.
 
-Patch embedding, then residual blocks that join a global convolution (SGConv) with sliding-window attention under a gate,
-then the sum of what the blocks put aside ("skip"). Any number of channels and patches goes through one instance.
+Patch embedding, then residual blocks that join a global convolution (SGConv) with sliding-window attention under a
+gate, then the sum of what the blocks put aside ("skip"). Any number of channels and patches goes through one instance.
 
 Shapes: B batch, C channels, P patches per channel, L samples per patch, N = C * P tokens (channel-major), D width.
 Between the embedding and the output, tensors are (D, B, N): width first, see sgconv.py.
@@ -77,6 +77,9 @@ class BackboneConfig:
         for name in ("patch_size", "res_channels", "skip_channels", "out_channels", "num_res_layers", "conv_out_chans"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("drop_prob", "spectral_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 (included) and 1")
         if self.swa_window_size < 1 or self.swa_window_size % 2 == 0:
             raise ValueError(f"swa_window_size={self.swa_window_size} must be odd: 1, 3, 5, ...")
         if self.s4_lmax < 2:
@@ -219,7 +222,9 @@ class ResidualBlock(nn.Module):
             dropout=config.drop_prob,
             layer_norm=config.s4_layernorm,
         )
-        self.attention = SlidingWindowAttention(2 * width, N_HEADS, config.swa_window_size, config.drop_prob)
+        self.attention: SlidingWindowAttention | None = SlidingWindowAttention(
+            2 * width, N_HEADS, config.swa_window_size, config.drop_prob
+        )
         self.residual = WeightNormProjection(width, width)
         self.skip = WeightNormProjection(width, config.skip_channels)
         if is_last:
@@ -231,7 +236,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, first: Tensor, n_patches: int) -> tuple[Tensor, Tensor]:
         """Return the stream (D, B, N), unchanged by the last block, and what is put aside (skip channels, B, N)."""
         hidden = self.sgconv(F.gelu(self.expand(x + first)))
-        hidden = hidden + self.attention(hidden, n_patches if self.within_channel else None)
+        if self.attention is not None:  # folding.py takes it out where it is linear
+            hidden = hidden + self.attention(hidden, n_patches if self.within_channel else None)
         signal, gate = hidden.chunk(2)
         out = signal.tanh() * gate.sigmoid()
         if not self.is_last:
@@ -264,22 +270,28 @@ class WeightNormProjection(nn.Module):
         super().__init__()
         conv = nn.Conv1d(n_inputs, n_outputs, kernel_size)
         assert conv.bias is not None
+        self.kernel_size = kernel_size
         self.bias = conv.bias
         self.weight_g = nn.Parameter(conv.weight.detach().flatten(1).norm(dim=1))
         self.weight_v = nn.Parameter(nn.init.kaiming_normal_(conv.weight.detach()))
 
     @property
     def weight(self) -> Tensor:
-        """The weight (outputs, inputs, kernel size) that direction and length stand for."""
+        """The weight as a matrix (outputs, kernel size * inputs), tap after tap."""
         length = torch.linalg.vector_norm(self.weight_v, dim=(1, 2), keepdim=True)
-        return self.weight_v * (self.weight_g[:, None, None] / length)
+        return (self.weight_v * (self.weight_g[:, None, None] / length)).transpose(1, 2).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (inputs, B, N) to (outputs, B, N)."""
-        weight = self.weight
-        if weight.shape[-1] == 1:
-            return project(x, weight[..., 0], self.bias)
-        # The three taps side by side make the convolution one matrix product.
+        return project_taps(x, self.weight, self.bias, self.kernel_size)
+
+
+def project_taps(x: Tensor, weight: Tensor, bias: Tensor, kernel_size: int) -> Tensor:
+    """Map (inputs, B, N) by a weight (outputs, kernel_size * inputs), for one tap or three.
+
+    Three taps side by side, with zeros beyond the ends, make a convolution one matrix product.
+    """
+    if kernel_size == 3:
         padded = F.pad(x, (1, 1))
-        taps = torch.cat([padded[..., :-2], x, padded[..., 2:]])
-        return project(taps, weight.transpose(1, 2).flatten(1), self.bias)
+        x = torch.cat([padded[..., :-2], x, padded[..., 2:]])
+    return project(x, weight, bias)

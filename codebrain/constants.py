@@ -28,6 +28,6 @@ def constant(build: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @wraps(build)
     def lookup(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return build(*args, **kwargs) if torch.compiler.is_compiling() else cached(*args, **kwargs)
+        return build(*args, **kwargs) if torch.compiler.is_compiling() else cached(*args, **kwargs)  # type: ignore[arg-type]
 
     return lookup

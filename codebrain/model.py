@@ -139,9 +139,9 @@ class CodeBrain(HubModel, nn.Module):
 
         Returns
         -------
-        Tensor (B, n_outputs), class logits; or, with ``return_features``, ``{"features": (B, C, P, D), "cls_token": None}``;
-        or, in ``pretrain_mode``, the temporal and the frequency logits (B, C, P, K), of hidden patches only (n_hidden, K)
-        if there is a mask.
+        Class logits (B, n_outputs). With ``return_features``, ``{"features": (B, C, P, D), "cls_token": None}``. In
+        ``pretrain_mode``, the temporal and the frequency logits (B, C, P, K), of hidden patches only (n_hidden, K) if
+        there is a mask.
 
         Raises
         ------
@@ -300,8 +300,8 @@ class MaskedTokenModel(HubModel, nn.Module):
 
         Returns
         -------
-        Two tensors (n_hidden, K), one row per hidden patch in the order of ``mask.nonzero()``; without a mask two tensors
-        (B, C, P, K).
+        Two tensors (n_hidden, K), one row per hidden patch in the order of ``mask.nonzero()``; without a mask two
+        tensors (B, C, P, K).
         """
         features = self.backbone(_checked_patches(x, self.backbone), mask)
         return _code_logits(features, mask, self.head_t, self.head_f)

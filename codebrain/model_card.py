@@ -23,8 +23,8 @@ tags: [eeg, foundation-model, codebrain, {name.lower()}]
 
 {(about or "").splitlines()[0]}
 
-{n_parameters:,} parameters. Input: (windows, channels, samples) in microvolts / 100, at the sampling rate that the model
-was trained with. Features: one vector of {config["out_channels"]} numbers per channel and patch of {config["patch_size"]} samples.
+{n_parameters:,} parameters. Input: (windows, channels, samples) in microvolts / 100, at the sampling rate of the
+training data. Features: {config["out_channels"]} numbers per channel and patch of {config["patch_size"]} samples.
 
 ```python
 from codebrain import CodeBrain
@@ -38,6 +38,7 @@ model = CodeBrain.from_pretrained("PATH_OR_HUB_ID", n_outputs=2, n_chans=19, n_t
 |---|---|
 {sizes}
 
-Paper: Ma et al., CodeBrain: Bridging Decoupled Tokenizer and Multi-Scale Architecture for EEG Foundation Model, arXiv 2506.09110.
+Paper: Ma et al., CodeBrain: Bridging Decoupled Tokenizer and Multi-Scale Architecture for EEG Foundation Model,
+arXiv 2506.09110.
 Research software: not a medical device.
 """

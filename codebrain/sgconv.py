@@ -1,14 +1,14 @@
 """Structured global convolution: a convolution as long as the sequence, with a handful of parameters per feature.
 
-After "What Makes Convolutional Models Great on Long Sequence Modeling?" (Li et al. 2022, arXiv 2210.09298), as CodeBrain
-uses it. A kernel is a row of sub-kernels; sub-kernel i has two learnt taps, is stretched linearly by 2^max(0, i-1) and
-decays with i:
+After "What Makes Convolutional Models Great on Long Sequence Modeling?" (Li et al. 2022, arXiv 2210.09298), as
+CodeBrain uses it. A kernel is a row of sub-kernels; sub-kernel i has two learnt taps, is stretched linearly by
+2^max(0, i-1) and decays with i:
 
     k = [2^(S-1) k_0, 2^(S-2) up_1(k_1), 2^(S-3) up_2(k_2), up_4 ..., up_(2^(S-2))(k_(S-1))] / norm      length 2^S
 
-so k is *linear* in its parameters: k = w @ basis, with w (2 S taps) learnt and basis (2 S, 2^S) fixed. The same holds for
-the kernel's spectrum, for the kernel that runs backwards in time and for the skip connection (a constant spectrum). One
-small matrix product therefore gives the spectra of all kernels, and no kernel is ever built or transformed.
+so k is *linear* in its parameters: k = w @ basis, with w (2 S taps) learnt and basis (2 S, 2^S) fixed. The same holds
+for the kernel's spectrum, for the kernel that runs backwards in time and for the skip connection (a constant spectrum).
+One small matrix product therefore gives the spectra of all kernels, and no kernel is ever built or transformed.
 
 Shapes: B batch, N tokens, H features, K output channels per feature, S scales, F frequencies.
 Layout: width first, (H, B, N). Every projection is one matrix product over all B * N tokens, in both directions of
@@ -16,10 +16,10 @@ training, and no tensor is transposed.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from codebrain.constants import constant
 
@@ -204,31 +204,30 @@ def long_convolution(x: Tensor, coefficients: Tensor, scales: int) -> Tensor:
 
 
 class _LongConvolution(torch.autograd.Function):
-    """Product of spectra. Keeps the input alone: spectra are cheaper to make again than to hold (4 K times the input)."""
+    """Product of spectra. Keeps the input alone: spectra are many times larger, and cheap to make again."""
 
     @staticmethod
     def forward(x: Tensor, coefficients: Tensor, basis: Tensor, n_fft: int) -> Tensor:
         kernels = _kernel_spectra(coefficients, basis)
         spectrum = torch.fft.rfft(x, n=n_fft)
-        channels = [torch.fft.irfft(spectrum * kernel, n=n_fft)[..., : x.shape[-1]] for kernel in kernels]
-        return torch.cat(channels)
+        return torch.cat([torch.fft.irfft(spectrum * kernel, n=n_fft)[..., : x.shape[-1]] for kernel in kernels])
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
-        x, coefficients, basis, ctx.n_fft = inputs  # type: ignore[attr-defined]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
+        x, coefficients, basis, ctx.n_fft = inputs
         ctx.save_for_backward(x, coefficients, basis)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, coefficients, basis = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            kernels = _kernel_spectra(coefficients, basis)
-            spectrum = torch.fft.rfft(x, n=ctx.n_fft).conj()
+            adjoint = _kernel_spectra(coefficients, basis).conj_physical()
+            spectrum = torch.fft.rfft(x, n=ctx.n_fft).conj_physical()
             grad_x, grad_kernels = torch.zeros_like(spectrum), []
-            for kernel, part in zip(kernels, grad.chunk(len(kernels)), strict=True):
+            for kernel, part in zip(adjoint, grad.chunk(len(adjoint)), strict=True):
                 part_spectrum = torch.fft.rfft(part, n=ctx.n_fft)
-                grad_x = grad_x + part_spectrum * kernel.conj()
-                grad_kernels.append((part_spectrum * spectrum).sum(dim=1))
+                grad_x.addcmul_(part_spectrum, kernel)
+                grad_kernels.append(part_spectrum.mul_(spectrum).sum(dim=1))
             grad_x = torch.fft.irfft(grad_x, n=ctx.n_fft)[..., : x.shape[-1]]
             return grad_x, _grad_coefficients(torch.stack(grad_kernels), basis, ctx.n_fft), None, None
 
@@ -277,21 +276,21 @@ class _GeluProject(torch.autograd.Function):
         return torch.addmm(bias.unsqueeze(-1), weight, _gelu(y, keep).flatten(1)).unflatten(-1, y.shape[1:])
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, Tensor, Tensor], output: Tensor) -> None:
         y, keep, weight, _ = inputs
         ctx.save_for_backward(y, keep, weight)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, keep, weight = ctx.saved_tensors
         grad = grad.flatten(1)
         grad_weight = grad @ _gelu(y, keep).flatten(1).T
         grad_y = (weight.T @ grad).unflatten(-1, y.shape[1:])
         if keep is not None:
-            grad_y = grad_y * keep
+            grad_y *= keep
         return torch.ops.aten.gelu_backward(grad_y, y), None, grad_weight, grad.sum(dim=1)
 
 
 def _gelu(y: Tensor, keep: Tensor | None) -> Tensor:
     activated = nn.functional.gelu(y)
-    return activated if keep is None else activated * keep
+    return activated if keep is None else activated.mul_(keep)

@@ -9,7 +9,6 @@ All names that the same tensor has elsewhere stand in this file. Three layouts a
 
 import json
 import logging
-import math
 import os
 import pickle
 import re
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from codebrain.sgconv import DECAY, TAPS, norm_of_kernel
+from codebrain.sgconv import DECAY, TAPS, n_scales, norm_of_kernel
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +32,14 @@ MODEL_TYPE = "codebrain"
 """``model_type`` in config.json: tells a backbone from a tokenizer."""
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "CodeBrain.pth")
-"""What the weights of a folder or Hub repository are called: ours and braindecode's, older braindecode's, upstream's."""
+"""What the weights of a folder or Hub repository are called: ours and braindecode's, older ones, upstream's."""
 
 HEADS = ("final_layer.", "head_t.", "head_f.")
 """Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
+
+
+RELEASED_LMAX = 570
+"""``s4_lmax`` of the released weights: a kernel's shape tells it up to the next power of two only."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ def to_ours(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_braindecode(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give a ``state_dict`` of any layout braindecode's names and shapes, to be loaded strictly by its ``CodeBrain``."""
+    """Give a ``state_dict`` of any layout braindecode's names and shapes, as its ``CodeBrain`` loads strictly."""
     theirs: dict[str, Tensor] = {}
     for name, value in to_ours(state_dict).items():
         target = _rename(name, inverse=True)
@@ -111,7 +114,7 @@ def to_braindecode(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 theirs[f"{prefix}kernel_list.{index}"] = kernel.contiguous()
             theirs[f"{prefix}multiplier"] = torch.full((1, value.shape[1], 1), DECAY, dtype=value.dtype)
             theirs[f"{prefix}kernel_norm_initialized"] = torch.tensor(True)
-        elif name.endswith((".weight_g", "blocks.sgconv.kernel_norm")):
+        elif name.endswith(".weight_g"):
             theirs[target] = value[:, None, None]
         elif name.endswith(".sgconv.kernel_norm") or name == "backbone.output.weight":
             theirs[target] = value.unsqueeze(-1)
@@ -329,8 +332,7 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         "res_channels": width // 2,
         "skip_channels": shape("backbone.gather.weight_v")[0],
         "out_channels": shape("backbone.output.weight")[0],
-        "num_res_layers": 1
-        + max(int(m[1]) for m in map(re.compile(r"backbone\.blocks\.(\d+)\.").match, state_dict) if m),
+        "num_res_layers": len({name.split(".")[2] for name in state_dict if name.startswith("backbone.blocks.")}),
         "s4_bidirectional": rows == 2 * n_channels,
         "s4_layernorm": "backbone.blocks.0.sgconv.norm.weight" in state_dict,
         "conv_out_chans": first[0],
@@ -339,8 +341,7 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         "proj_refine_kernel": shape("backbone.patch_embedding.temporal.3.weight")[-1],
         "pos_kernel": tuple(positional[-2:]),
     }
-    released = 570
-    config["s4_lmax"] = released if 1 + math.ceil(math.log2(released / TAPS)) == scales else 2**scales
+    config["s4_lmax"] = RELEASED_LMAX if n_scales(RELEASED_LMAX) == scales else 2**scales
     for argument, head in (("codebook_size_t", "head_t.weight"), ("codebook_size_f", "head_f.weight")):
         if head in state_dict:
             config[argument] = len(state_dict[head])
@@ -486,7 +487,7 @@ class HubModel(PyTorchModelHubMixin):
         _replace(save_directory / "README.md", lambda path: path.write_text(model_card(self)))
 
 
-def save_export(model: HubModel, folder: str | os.PathLike[str]) -> Path:
+def save_export(model: HubModel, folder: str | Path) -> Path:
     """Write a model as an export folder: config.json, model.safetensors, README.md."""
     model.save_pretrained(folder)
     return Path(folder)

@@ -1,0 +1,182 @@
+"""Against the installed braindecode: the same arguments, numbers and gradients, and the same places to be used in."""
+
+import importlib.util
+import inspect
+import sys
+import warnings
+from importlib.machinery import ModuleSpec
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from codebrain import CodeBrain
+from codebrain.weights import to_braindecode, to_ours
+
+if importlib.util.find_spec("braindecode") is None:
+    pytest.skip("braindecode is not installed (extra: dev)", allow_module_level=True)
+try:
+    import torchaudio  # noqa: F401
+except (ImportError, OSError):
+    # A torchaudio built for CUDA does not load beside a CPU torch, and no model used here needs it.
+    for name in ("torchaudio", "torchaudio.functional", "torchaudio.transforms"):
+        sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __name__=name)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from braindecode import EEGClassifier
+    from braindecode.models import CodeBrain as Braindecode
+
+SMALL = {"res_channels": 8, "skip_channels": 8, "out_channels": 8, "num_res_layers": 1, "s4_lmax": 8}
+CODES = {"codebook_size_t": 5, "codebook_size_f": 5}
+
+
+def test_arguments_and_defaults_are_theirs():
+    ours, theirs = (inspect.signature(model).parameters for model in (CodeBrain, Braindecode))
+    assert list(ours)[: len(theirs)] == list(theirs)
+    assert {name: p.default for name, p in theirs.items()} == {name: ours[name].default for name in theirs}
+
+
+@pytest.fixture(scope="module")
+def released_size():
+    """Both models at the released size, with the same weights and no dropout."""
+    arguments = {"n_outputs": 2, "n_chans": 19, "n_times": 6000, "mlp_hidden_multiplier": 1}
+    torch.manual_seed(0)
+    theirs = Braindecode(**arguments).eval()
+    x = torch.randn(1, 19, 6000) * 0.3
+    with torch.no_grad():
+        theirs(x)  # takes the norm of its kernels
+    ours = CodeBrain(**arguments).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs, x
+
+
+def set_window(ours, theirs, window_size):
+    for mine, other in zip(ours.backbone.blocks, theirs.residual_layer.residual_blocks, strict=True):
+        mine.attention.window_size = other.swa_window_size = window_size
+
+
+@pytest.mark.parametrize("window_size", [1, 31])
+def test_outputs_at_the_released_size(released_size, window_size):
+    ours, theirs, x = released_size
+    set_window(ours, theirs, window_size)
+    mask = torch.rand(1, 19, 30) < 0.5
+    with torch.no_grad():
+        for call in (
+            lambda model: model(x),
+            lambda model: model(x, return_features=True)["features"],
+            lambda model: model(x, mask, return_features=True)["features"],
+        ):
+            expected = call(theirs)
+            assert (call(ours) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("window_size", [1, 31])
+def test_every_gradient_at_the_released_size(released_size, window_size):
+    ours, theirs, x = released_size
+    set_window(ours, theirs, window_size)
+    ours.head_t.requires_grad_(True)
+    ours.head_f.requires_grad_(True)
+    mask = torch.rand(1, 19, 30) < 0.5
+    probes = [torch.randn(int(mask.sum()), 4096) for _ in range(2)]
+    for model in (ours, theirs):
+        model.zero_grad()
+        model.pretrain_mode = True
+        loss = sum((probe * logits).mean() for probe, logits in zip(probes, model(x, mask), strict=True))
+        model.pretrain_mode = False
+        (loss + model(x).square().sum()).backward()
+    gradients = to_ours(
+        _complete({name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}, theirs)
+    )
+    trained = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
+    assert trained.keys() == gradients.keys() - {name for name in gradients if name.endswith("kernel_norm")}
+    for name, gradient in trained.items():
+        expected = gradients[name]
+        if name.endswith("in_proj_bias"):
+            # The key bias has no influence; both have rounding errors there.
+            gradient, expected = (t.unflatten(0, (3, -1))[[0, 2]] for t in (gradient, expected))
+        assert (gradient - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+def _complete(gradients, model):
+    """Add the constants of each SGConv, which a state_dict has and gradients have not."""
+    constants = {name: value for name, value in model.named_buffers() if "sgconv" in name}
+    return {**gradients, **constants}
+
+
+def test_state_dicts_go_both_ways():
+    arguments = {"n_outputs": 2, "n_chans": 3, "n_times": 600, **SMALL, **CODES}
+    ours, theirs = CodeBrain(**arguments).eval(), Braindecode(**arguments).eval()
+    theirs.load_state_dict(to_braindecode(ours.state_dict()))
+    x = torch.randn(2, 3, 600)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+    CodeBrain.from_config(theirs.get_config()).load_state_dict(theirs.state_dict())
+
+
+def test_a_folder_that_they_saved_loads(tmp_path):
+    theirs = Braindecode(n_outputs=2, n_chans=3, n_times=600, sfreq=200, **SMALL, **CODES).eval()
+    theirs.save_pretrained(tmp_path)  # before any forward pass: its kernels have no norm yet
+    x = torch.randn(2, 3, 600)
+    ours = CodeBrain.from_pretrained(tmp_path)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+    assert not ours.load_report.fresh
+
+
+def toy_data(n=24):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    x = rng.standard_normal((n, 3, 400)).astype("float32")
+    x[y == 1] += 2 * np.sin(2 * np.pi * 10 * np.arange(400) / 200).astype("float32")
+    return x, y
+
+
+def classifier(**options):
+    torch.manual_seed(0)
+    return EEGClassifier(
+        CodeBrain,
+        **{f"module__{name}": value for name, value in {**SMALL, **CODES}.items()},
+        **{"classes": [0, 1], "max_epochs": 12, "batch_size": 8, "lr": 0.01, "optimizer": torch.optim.AdamW, **options},
+        train_split=None,
+        verbose=0,
+    )
+
+
+def test_trains_in_eegclassifier():
+    x, y = toy_data()
+    model = classifier().fit(x, y)
+    assert model.module_.n_chans == 3
+    assert model.predict_proba(x).shape == (24, 2)
+    assert model.score(x, y) > 0.8
+
+
+def test_takes_an_instance_and_double_signals():
+    x, y = toy_data()
+    model = CodeBrain(n_outputs=2, n_chans=3, n_times=400, **SMALL, **CODES)
+    net = EEGClassifier(model, classes=[0, 1], max_epochs=1, batch_size=8, train_split=None, verbose=0)
+    assert net.fit(x.astype("float64"), y).predict(x.astype("float64")).shape == (24,)
+
+
+def test_trains_in_a_scikit_learn_pipeline():
+    x, y = toy_data()
+    pipeline = make_pipeline(
+        FunctionTransformer(lambda signal: (signal / 100).astype("float32")), classifier(max_epochs=3)
+    )
+    assert cross_val_score(clone(pipeline), 100 * x, y, cv=2).shape == (2,)
+
+
+def test_trains_in_moabb():
+    moabb = pytest.importorskip("moabb", reason="moabb is not installed")
+    from moabb.datasets.fake import FakeDataset
+    from moabb.evaluations import WithinSessionEvaluation
+    from moabb.paradigms import LeftRightImagery
+
+    moabb.set_log_level("error")
+    dataset = FakeDataset(["left_hand", "right_hand"], n_subjects=1, n_sessions=1, n_runs=1)
+    evaluation = WithinSessionEvaluation(LeftRightImagery(resample=200), [dataset], overwrite=True)
+    to_units = FunctionTransformer(lambda signal: (signal / 100).astype("float32"))
+    results = evaluation.process({"CodeBrain": make_pipeline(to_units, classifier(max_epochs=1))})
+    assert results["score"].between(0, 1).all()

@@ -1,0 +1,181 @@
+"""CodeBrain and MaskedTokenModel: arguments, outputs, heads, bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from codebrain import BackboneConfig, CodeBrain, MaskedTokenModel
+
+SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
+CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
+SHAPE = {"n_outputs": 2, "n_chans": 3, "n_times": 850}
+
+
+def codebrain(**options):
+    torch.manual_seed(0)
+    return CodeBrain(**{**SHAPE, **SMALL, **CODES, **options})
+
+
+def masked(**options):
+    torch.manual_seed(0)
+    return MaskedTokenModel(11, 13, **{**SMALL, **options})
+
+
+def test_the_released_size_has_the_published_number_of_parameters():
+    model = CodeBrain(n_outputs=2, n_chans=19, n_times=6000)
+    count = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("final_layer"))
+    assert count == 15_167_600
+    assert sum(p.numel() for p in MaskedTokenModel(4096, 4096).parameters()) == count
+
+
+def test_outputs():
+    model, x = codebrain().eval(), torch.randn(2, 3, 850)
+    assert model(x).shape == (2, 2) == (2, *model.get_output_shape()[1:])
+    out = model(x, return_features=True)
+    assert out["features"].shape == (2, 3, 4, 20)
+    assert out["cls_token"] is None
+    model.pretrain_mode = True
+    assert [t.shape for t in model(x)] == [(2, 3, 4, 11), (2, 3, 4, 13)]
+
+
+@pytest.mark.parametrize("make", [lambda: codebrain(pretrain_mode=True), masked])
+def test_code_logits_of_hidden_patches_in_row_major_order(make):
+    model, x = make().eval(), torch.randn(2, 3, 850)
+    mask = torch.rand(2, 3, 4) < 0.5
+    hidden_t, hidden_f = model(x, mask)
+    assert hidden_t.shape == (mask.sum(), 11)
+    features = model.backbone(x[..., :800].view(2, 3, 4, 200), mask)
+    rows = [model.head_f(features[tuple(index)]) for index in mask.nonzero()]
+    torch.testing.assert_close(hidden_f, torch.stack(rows))
+
+
+def test_what_a_mode_trains_has_a_gradient_and_nothing_else():
+    x, mask = torch.randn(2, 3, 850), torch.rand(2, 3, 4) < 0.5
+    for model, loss in (
+        (masked(), lambda model: sum(t.sum() for t in model(x, mask))),
+        (codebrain(), lambda model: model(x).sum()),
+        (codebrain(pretrain_mode=True), lambda model: sum(t.sum() for t in model(x, mask))),
+    ):
+        loss(model).backward()
+        assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    assert not codebrain().head_t.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"n_times": 800, "sfreq": 200},
+        {"n_times": 800, "input_window_seconds": 4.0},
+        {"sfreq": 200, "input_window_seconds": 4.0},
+    ],
+)
+def test_any_two_of_samples_seconds_and_rate_give_the_third(given):
+    model = codebrain(**{"n_times": None, **given})
+    assert (model.n_times, model.sfreq, model.input_window_seconds) == (800, 200, 4.0)
+    assert model.input_shape == (1, 3, 800)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_times": 800, "sfreq": 200, "input_window_seconds": 3.0}, "n_times=800 contradicts.*600"),
+        ({"n_chans": 2, "chs_info": [{"ch_name": "Cz"}]}, "n_chans=2 contradicts chs_info, which describes 1"),
+        ({"n_chans": None}, "n_chans not specified: pass n_chans or chs_info"),
+        ({"n_times": None}, "n_times not specified"),
+        ({"n_times": 150}, "shorter than one patch of 200"),
+        ({"n_outputs": 0}, "n_outputs=0 must be at least 1"),
+        ({"swa_window_size": 2}, "must be odd"),
+    ],
+)
+def test_contradictions_and_gaps_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        codebrain(**options)
+
+
+def test_unspecified_properties_say_what_to_pass():
+    model = codebrain()
+    for name in ("sfreq", "input_window_seconds", "chs_info"):
+        with pytest.raises(ValueError, match=f"{name} not specified"):
+            getattr(model, name)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 4, 850), "built for 3 channels and 4 patches of 200 samples, got 4 channels and 4 patches"),
+        (torch.zeros(2, 3, 1050), "got 3 channels and 5 patches"),
+        (torch.zeros(2, 3, 199), "199 samples is shorter than one patch"),
+        (torch.zeros(3, 850), "expected a signal of shape"),
+        (torch.full((2, 3, 850), float("nan")), r"NaN or infinite samples in windows \[0, 1\]"),
+        (torch.tensor([0.0, float("inf")]).view(2, 1, 1).expand(2, 3, 850), r"in windows \[1\]"),
+    ],
+)
+def test_bad_windows_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        codebrain()(x)
+
+
+def test_features_need_no_shape_and_no_head():
+    model = CodeBrain(**SMALL, **CODES).eval()
+    for n_chans, n_times in ((1, 200), (5, 1000)):
+        features = model(torch.randn(1, n_chans, n_times), return_features=True)["features"]
+        assert features.shape == (1, n_chans, n_times // 200, 20)
+    with pytest.raises(ValueError, match="no classifier"):
+        model(torch.randn(1, 3, 850))
+
+
+def test_reset_head_replaces_the_classifier_alone():
+    model = codebrain().double()
+    before = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("final_layer")}
+    model.reset_head(5)
+    assert model(torch.randn(2, 3, 850)).shape == (2, 5)
+    assert model.n_outputs == model.get_config()["n_outputs"] == 5
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(ValueError, match="n_outputs=0"):
+        model.reset_head(0)
+
+
+def test_config_survives_json():
+    channels = [{"ch_name": name, "loc": np.arange(12.0), "kind": 2} for name in ("C3", "Cz", "C4")]
+    model = codebrain(n_chans=None, chs_info=channels, activation=nn.ELU, swa_window_size=3, pos_kernel=(3, 5))
+    config = json.loads(json.dumps(model.get_config()))
+    again = CodeBrain.from_config(config)
+    assert again.get_config() == config
+    assert again.backbone.config == model.backbone.config
+    assert again.chs_info[1]["loc"].tolist() == list(range(12))
+    assert isinstance(again.backbone.activation, nn.ELU)
+    again.load_state_dict(model.state_dict())
+
+
+def test_the_pretraining_config_builds_both_models():
+    config = json.loads(json.dumps(masked(activation=nn.Tanh, swa_window_size=3).get_config()))
+    assert MaskedTokenModel.from_config(config).get_config() == config
+    assert CodeBrain.from_config(config).backbone.config == BackboneConfig(**SMALL, swa_window_size=3)
+
+
+def test_a_config_with_an_unknown_key_or_a_foreign_type_is_refused():
+    with pytest.raises(ValueError, match="unknown arguments of CodeBrain: widht"):
+        CodeBrain.from_config({"widht": 3})
+    with pytest.raises(ValueError, match=r"'os\.system' is not in torch\.nn"):
+        CodeBrain.from_config({"activation": "os.system"})
+
+
+def test_double_input_is_taken():
+    assert codebrain().eval()(torch.randn(2, 3, 850, dtype=torch.float64)).dtype == torch.float32
+
+
+def test_exports_and_compiles_with_its_classifier():
+    model, x = codebrain(num_res_layers=1).eval(), torch.randn(3, 3, 850)
+    program = torch.export.export(model, (x,), dynamic_shapes={"x": {0: torch.export.Dim.DYNAMIC}})
+    torch.testing.assert_close(program.module()(x[:2]), model(x[:2]))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
+
+
+def test_the_masked_model_compiles():
+    model, x = masked(num_res_layers=1).eval(), torch.randn(3, 3, 850)
+    mask = torch.rand(3, 3, 4) < 0.5
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager")(x, mask), model(x, mask))

@@ -1,0 +1,254 @@
+"""Weights: three layouts, files and folders, reports, and everything that must not be loaded."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from codebrain import CodeBrain, MaskedTokenModel
+from codebrain.weights import load, read_state_dict, resolve, save_export, to_braindecode, to_ours
+
+SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
+CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
+SHAPE = {"n_outputs": 2, "n_chans": 3, "n_times": 850}
+GOLDEN = ["window1", "window5", "unidirectional_layernorm"]
+
+
+def codebrain(**options):
+    return CodeBrain(**{**SHAPE, **SMALL, **CODES, **options})
+
+
+def upstream(state_dict):
+    """Name tensors as the released checkpoint does."""
+    renamed = {}
+    for name, value in to_braindecode(state_dict).items():
+        name = name.replace(".sgconv.", ".S41.").replace(".rms_norm.", ".sn.").replace("skip_weight", "D")
+        name = name.replace("parametrizations.weight.original0", "weight_g")
+        name = name.replace("parametrizations.weight.original1", "weight_v")
+        renamed["module." + (name + ".kernel" if "kernel_list" in name else name)] = value
+    return renamed
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "layout", [dict, to_braindecode, upstream, lambda d: {f"_orig_mod.module.{k}": v for k, v in d.items()}]
+)
+@pytest.mark.parametrize("options", [{}, {"s4_bidirectional": False, "s4_layernorm": True}])
+def test_every_layout_loads_strictly(layout, options):
+    source, target = codebrain(**options), codebrain(**options)
+    assert not same(source.state_dict(), target.state_dict())
+    target.load_state_dict(layout(source.state_dict()))
+    assert same(source.state_dict(), target.state_dict())
+    assert same(to_ours(layout(source.state_dict())), dict(source.state_dict()))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_weights_go_there_and_back(golden_folder, name):
+    theirs = load_file(golden_folder / f"{name}.safetensors")
+    assert same(to_braindecode(theirs), theirs)
+    released = torch.load(golden_folder / f"{name}.upstream.pth", weights_only=True)
+    assert same(to_braindecode(released), {k: v for k, v in theirs.items() if not k.startswith("final_layer")})
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_bare_upstream_file_gives_the_golden_features(golden_folder, name):
+    arguments = json.loads((golden_folder / f"{name}.json").read_text())
+    window = {"swa_window_size": arguments.get("swa_window_size", 1)}
+    golden = load_file(golden_folder / f"{name}.expected.safetensors")
+    file = golden_folder / f"{name}.upstream.pth"
+    model = CodeBrain.from_pretrained(file, **window)
+    features = model(golden["x"], return_features=True)["features"]
+    torch.testing.assert_close(features, golden["features"], rtol=1e-5, atol=1e-5)
+    assert model.load_report.fresh == model.load_report.unused == []
+    model = CodeBrain.from_pretrained(file, n_outputs=7, n_chans=4, n_times=1250, **window)
+    assert model(golden["x"]).shape == (3, 7)
+    assert all(key.startswith("final_layer") for key in model.load_report.fresh)
+    pretraining = MaskedTokenModel.from_pretrained(file, **window)
+    logits, _ = pretraining(golden["x"], golden["mask"])
+    torch.testing.assert_close(logits, golden["masked_temporal_logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_an_untouched_braindecode_model_gets_the_norm_it_would_have_taken():
+    source = codebrain()
+    state_dict = to_braindecode(source.state_dict())
+    for name in state_dict:
+        if name.endswith("kernel_norm"):
+            state_dict[name] = torch.ones_like(state_dict[name])
+        if name.endswith("kernel_norm_initialized"):
+            state_dict[name] = torch.tensor(False)
+    target = codebrain()
+    target.load_state_dict(state_dict)
+    for name, value in target.state_dict().items():
+        torch.testing.assert_close(value, source.state_dict()[name])
+
+
+def test_export_folder_holds_config_weights_and_card(tmp_path):
+    model = codebrain(sfreq=200).eval()
+    save_export(model, tmp_path / "export")
+    assert {file.name for file in (tmp_path / "export").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["model_type"] == "codebrain"
+    x = torch.randn(2, 3, 850)
+    for place in (tmp_path, tmp_path / "export"):
+        again = CodeBrain.from_pretrained(place)
+        assert not again.training
+        assert again.get_config() == model.get_config()
+        torch.testing.assert_close(again(x), model(x))
+
+
+def test_a_braindecode_folder_loads(tmp_path):
+    model = codebrain().eval()
+    config = {**model.get_config(), "braindecode_version": "1.8.1"}
+    del config["swa_within_channel"], config["checkpoint_blocks"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(to_braindecode(model.state_dict()), tmp_path / "pytorch_model.bin")
+    x = torch.randn(2, 3, 850)
+    torch.testing.assert_close(CodeBrain.from_pretrained(tmp_path)(x), model(x))
+
+
+@pytest.mark.parametrize("changed", [{"n_outputs": 5}, {"n_chans": 6}, {"n_times": 400}])
+def test_another_task_gets_a_new_head_and_is_told(tmp_path, changed):
+    source = codebrain()
+    source.save_pretrained(tmp_path)
+    model = CodeBrain.from_pretrained(tmp_path, **changed)
+    assert all(name.startswith("final_layer") for name in model.load_report.fresh + model.load_report.unused)
+    assert model.load_report.fresh
+    assert "freshly initialised: final_layer" in str(model.load_report)
+    torch.testing.assert_close(model.backbone.state_dict(), source.backbone.state_dict())
+
+
+def test_a_pretraining_export_serves_classification_features_and_more_pretraining(tmp_path):
+    source = MaskedTokenModel(11, 13, **SMALL).eval()
+    save_export(source, tmp_path / "run" / "export")
+    features = CodeBrain.from_pretrained(tmp_path / "run")
+    x = torch.randn(1, 5, 600)
+    torch.testing.assert_close(features(x, return_features=True)["features"], source.backbone(x.view(1, 5, 3, 200)))
+    classifier = CodeBrain.from_pretrained(tmp_path / "run", **SHAPE)
+    assert classifier(torch.randn(2, 3, 850)).shape == (2, 2)
+    assert not classifier.load_report.unused
+    assert MaskedTokenModel.from_pretrained(tmp_path / "run").load_report.fresh == []
+
+
+def test_another_width_is_refused_with_tensors_and_shapes():
+    model = codebrain()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"input\.weight_v: \(24, 200, 1\) in the checkpoint, \(16, 200, 1\) in the model"
+    ):
+        load(model, codebrain(res_channels=24).state_dict())
+    with pytest.raises(ValueError, match=r"blocks\.1\..*missing from the checkpoint"):
+        load(model, codebrain(num_res_layers=1).state_dict())
+    with pytest.raises(ValueError, match="unknown to the model"):
+        load(model, codebrain(num_res_layers=3).state_dict())
+    assert same(dict(model.state_dict()), before)
+
+
+def test_nothing_is_loaded_silently():
+    with pytest.raises(ValueError, match="none of these tensors belongs to CodeBrain: encoder"):
+        codebrain().load_state_dict({"encoder": torch.zeros(1)}, strict=False)
+    with pytest.raises(RuntimeError, match="final_layer"):
+        codebrain().load_state_dict(MaskedTokenModel(11, 13, **SMALL).state_dict())
+
+
+def test_another_decay_is_refused():
+    state_dict = to_braindecode(codebrain().state_dict())
+    state_dict["residual_layer.residual_blocks.0.sgconv.multiplier"] *= 2
+    with pytest.raises(ValueError, match=r"multiplier is 4\.0"):
+        to_ours(state_dict)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return print, ("a pickle ran code",)
+
+
+def _write_bad(path, kind):
+    state_dict = dict(codebrain().state_dict())
+    if kind == "truncated.safetensors":
+        save_file(state_dict, path)
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "truncated.pth":
+        torch.save(state_dict, path)
+        path.write_bytes(path.read_bytes()[:3000])
+    elif kind == "code.pth":
+        torch.save({"model": _Bomb()}, path)
+    elif kind == "old_code.pth":
+        path.write_bytes(pickle.dumps(_Bomb()))
+    elif kind == "number.pth":
+        torch.save(3, path)
+    elif kind == "nested.pth":
+        torch.save({"epoch": 3, "model": state_dict}, path)
+    elif kind == "other.pth":
+        torch.save({"encoder.weight": torch.zeros(3)}, path)
+    else:
+        path.write_text("not a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated.safetensors", "may be incomplete"),
+        ("truncated.pth", "may be incomplete"),
+        ("code.pth", "refused"),
+        ("old_code.pth", "refused"),
+        ("number.pth", "holds a int instead of named tensors"),
+        ("nested.pth", r"no tensors \(epoch, model\)"),
+        ("other.pth", r"no weights of a CodeBrain backbone.*encoder\.weight"),
+        ("text.pth", "refused|cannot be read"),
+        ("text.safetensors", "cannot be read"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, capsys, kind, message):
+    _write_bad(tmp_path / kind, kind)
+    with pytest.raises(ValueError, match=message):
+        CodeBrain.from_pretrained(tmp_path / kind)
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_a_tokenizer_is_refused_by_name(tmp_path):
+    codebrain().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "codebrain-tokenizer"}))
+    with pytest.raises(ValueError, match="'codebrain-tokenizer', expected 'codebrain'"):
+        CodeBrain.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        CodeBrain.from_pretrained(tmp_path)
+
+
+def test_missing_models_say_what_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file or folder, and not a Hub id"):
+        resolve(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder"):
+        resolve("run/model.pth")
+    with pytest.raises(FileNotFoundError, match=r"looked for model\.safetensors"):
+        resolve(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="same --run_dir"):
+        resolve(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_state_dict(tmp_path / "model.pth")
+    with pytest.raises(FileNotFoundError, match="Hub"):
+        CodeBrain.from_pretrained("nobody-at-all/no-such-model", local_files_only=True)
+
+
+def test_saving_leaves_no_half_written_file(tmp_path, monkeypatch):
+    model = codebrain()
+    model.save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("codebrain.weights.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == whole
