@@ -14,6 +14,8 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.data.format import PARTIAL_SUFFIX, publish
 from codebrain.model import CodeBrain
 from codebrain.patches import patchify, to_model_units
-from codebrain.weights import read_state_dict, resolve
+from codebrain.weights import read_config, read_state_dict, resolve
 from finetune.config import FROM_SCRATCH
 from finetune.heads import Head, HeadConfig
 from finetune.task import Task
@@ -83,11 +85,28 @@ def load_backbone(ckpt: str, sizes: BackboneConfig) -> EEGSSM:
     """
     if ckpt == FROM_SCRATCH:
         return EEGSSM(sizes).eval()
-    try:
+    with _naming(ckpt):
         source = resolve(ckpt)
         if source.config is not None and _model_type(source.config) == MODEL_TYPE:
             return load(source.weights.parent)[0].backbone
         return CodeBrain.from_pretrained(ckpt, n_outputs=None).backbone
+
+
+def check_ckpt(ckpt: str) -> None:
+    """Raise as `load_backbone` does for what can be told without building a model."""
+    if ckpt == FROM_SCRATCH:
+        return
+    with _naming(ckpt):
+        config = resolve(ckpt).config
+        if config is not None and _model_type(config) != MODEL_TYPE:
+            read_config(config)
+
+
+@contextmanager
+def _naming(ckpt: str) -> Iterator[None]:
+    """Add to a message what was given and what may be given."""
+    try:
+        yield
     except (ValueError, FileNotFoundError) as error:
         remedy = "Give a stage-2 run, an export folder, a Hub id, a .pth or .safetensors, or `none` for random weights."
         raise type(error)(f"--ckpt {ckpt}: {error}. {remedy}") from error

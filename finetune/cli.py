@@ -19,19 +19,19 @@ from accelerate.utils import broadcast_object_list
 
 from codebrain.backbone import EEGSSM
 from codebrain.config import command, parse
-from codebrain.data.format import PARTIAL_SUFFIX, Store
-from codebrain.data.windows import WindowDataset
+from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
 from finetune import baselines, classifier, figures, markdown, report, splits
-from finetune.classifier import Contract, backbone_features, fresh_backbone, load_backbone
+from finetune.classifier import backbone_features, check_ckpt, fresh_backbone, load_backbone
 from finetune.config import FROM_SCRATCH, Baseline, FinetuneConfig
+from finetune.data import Data, open_data
 from finetune.markdown import MAIN
 from finetune.predict import FrozenFeatures
 from finetune.report import Arms
-from finetune.splits import Fold, Splits, Windows
+from finetune.splits import Fold, Splits
 from finetune.task import Task
-from finetune.trial import Data, Result, Trial
+from finetune.trial import Result, Trial
 
 Value = TypeVar("Value")
 
@@ -52,80 +52,42 @@ def run_command(argv: list[str] | None = None) -> int:
         FinetuneConfig, argv, prog="codebrain-finetune", description="Train a classifier on a task store and judge it."
     )
     baselines.require(config.baselines)
-    data = open_data(config)
+    check_ckpt(config.ckpt)
+    data = open_data(config.data)
+    made = _planned(config, data)
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
     run = start(config.run_dir, loop, config)
     if run.summary is not None:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
-    pretrained = load_backbone(config.ckpt, config.backbone)
-    store = data.dataset.stores[0].require(sfreq=data.contract.sfreq)
-    made = _splits(run, config, data, store)
+    _on_main(run, lambda: _confirm(run.path / "splits.json", made, data))
     _announce(run, config, data, made)
+    pretrained = load_backbone(config.ckpt, config.backbone)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
-    written = _on_main(run, lambda: _conclude(run, config, data, made, results, store))
-    run.say(written)
+    run.say(_on_main(run, lambda: _conclude(run, config, data, made, results)))
     run.finish({"report": "report.md"})
     return 0
 
 
-def open_data(config: FinetuneConfig) -> Data:
-    """The task store, checked.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no such store, it has no labels, or its windows differ in channels or length.
-    """
-    store = Store.open(config.data)
-    task = Task.of(store)
-    dataset = WindowDataset([store])
-    if len(dataset.montages) != 1:
-        raise ValueError(
-            f"{store.path} has windows of {len(dataset.montages)} kinds ({', '.join(map(str, dataset.montages))}); "
-            "a task store must have one set of channels and one length. Prepare it again."
-        )
-    (montage,) = dataset.montages
-    windows = Windows(
-        subject=dataset.subjects(),
-        label=dataset.labels(),
-        published=dataset.splits() if store.info.task is not None and store.info.task.has_split else None,
-        class_names=task.class_names,
-    )
-    contract = Contract(
-        task=task,
-        ch_names=montage.ch_names,
-        n_times=montage.n_times,
-        sfreq=store.info.sfreq,
-        preparation=store.info.preparation,
-    )
-    return Data(task, dataset, windows, contract)
+def _planned(config: FinetuneConfig, data: Data) -> Splits:
+    """The splits that the configuration asks for."""
+    if config.splits is None:
+        return splits.make(data.windows, config.split)
+    return splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
 
 
-def _splits(run: Run, config: FinetuneConfig, data: Data, store: Store) -> Splits:
-    """The splits of the run, from its own manifest if it was started before. Collective."""
-    path = run.path / "splits.json"
-
-    def decide() -> dict[str, Any]:
-        if path.exists():
-            manifest = splits.read_manifest(path)
-            if manifest["store"] != store.fingerprint():
-                raise ValueError(
-                    f"{store.path} has changed since {run.path} was started. Give another --run_dir, or the old store."
-                )
-            return manifest
-        if config.splits is None:
-            made = splits.make(data.windows, config.split)
-        else:
-            made = splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, store.fingerprint())
-        hashes = splits.content_hashes(store)
-        splits.check_duplicates(made, hashes, data.dataset.describe)
-        manifest = splits.to_manifest(made, data.windows, hashes, store.fingerprint())
-        splits.write_manifest(path, manifest)
-        return manifest
-
-    return splits.from_manifest(_on_main(run, decide), data.windows, store.fingerprint())
+def _confirm(path: Path, made: Splits, data: Data) -> None:
+    """Check the splits for leakage and write their manifest; in a run that is taken up, check that they are the same."""
+    if path.exists():
+        if not splits.same(splits.read_manifest(path), made, data.store.fingerprint()):
+            raise ValueError(
+                f"{data.store.path} or the splits have changed since {path.parent} was started. Give another --run_dir."
+            )
+        return
+    hashes = splits.content_hashes(data.store)
+    splits.check_duplicates(made, hashes, data.dataset.describe)
+    splits.write_manifest(path, splits.to_manifest(made, data.windows, hashes, data.store.fingerprint()))
 
 
 def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits) -> None:
@@ -182,15 +144,13 @@ def _trials(
 # --- conclusion ----------------------------------------------------------------------------------------------------
 
 
-def _conclude(
-    run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]], store: Store
-) -> str:
+def _conclude(run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]]) -> str:
     """Baselines, report, pictures, export; on the main process. Returns what to print."""
     for name in config.baselines:
         if name != UNTRAINED:
             results[name] = _baseline(name, config, data, made)
     arms = Arms(data.task, results)
-    facts = {"store": {"path": config.data, "fingerprint": store.fingerprint()}, "processes": run.world}
+    facts = {"store": {"path": config.data, "fingerprint": data.store.fingerprint()}, "processes": run.world}
     content = report.build(config, arms, made, data.windows, facts)
     report.write(run.path, content)
     best = _best(results[MAIN], data.task)

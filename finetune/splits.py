@@ -272,6 +272,13 @@ def to_manifest(splits: Splits, windows: Windows, hashes: npt.NDArray[np.bytes_]
     }
 
 
+def same(manifest: dict[str, Any], splits: Splits, fingerprint: str) -> bool:
+    """Whether a manifest is of the same store and puts every window on the same side."""
+    here = [{name: _ranges(getattr(fold, name)) for name in SPLITS} for fold in splits.folds]
+    there = [{name: entry[name]["windows"] for name in SPLITS} for entry in manifest["folds"]]
+    return manifest["store"] == fingerprint and here == there
+
+
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Write splits.json."""
     write_text(path, json.dumps(manifest, indent=1) + "\n")

@@ -27,29 +27,19 @@ from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
 from finetune import classifier, metrics
 from finetune.card import model_card
-from finetune.classifier import Classifier, Contract, layer_scale, n_parameters
+from finetune.classifier import Classifier, layer_scale, n_parameters
 from finetune.config import FinetuneConfig
+from finetune.data import Data
 from finetune.heads import Head, HeadConfig
 from finetune.metrics import Predictions
 from finetune.predict import FrozenFeatures, moments, outputs
-from finetune.splits import Fold, Windows
-from finetune.task import Task
+from finetune.splits import Fold
 
 _SELECTION = "valid/selection"
 """Name of the figure that weights are selected by: the task's own, and among equals the smaller loss."""
 
 _TIE = 1e-6
 """Weight of the loss in it. On few subjects an AUROC of 1 is soon reached, long before the probabilities are good."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The task store as all trials see it."""
-
-    task: Task
-    dataset: WindowDataset
-    windows: Windows
-    contract: Contract
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ def write_task_store(
     published: list[int] | None = None,
     twin: tuple[int, int] | None = None,
     labelled: bool = True,
+    sfreq: float = 200.0,
     seed: int = 0,
 ) -> Store:
     """Windows of 3 channels x 400 samples; the higher the class, the stronger a 10 Hz rhythm over Pz.
@@ -51,7 +52,7 @@ def write_task_store(
         path,
         "a",
         ch_names=("Fz", "Cz", "Pz"),
-        sfreq=200,
+        sfreq=sfreq,
         n_times=400,
         label_dtype=(np.int64 if class_names else np.float64) if labelled else None,
         has_split=published is not None,
@@ -67,5 +68,7 @@ def write_task_store(
             )
     recordings = [Recording(row=row, path=f"{row}.edf", subject=f"S{row:02d}") for row in range(n_subjects)]
     task = TaskInfo(name="rhythm", protocol="corrected", class_names=class_names, has_split=published is not None)
-    info = StoreInfo(sfreq=200, window_seconds=2, preparation={"l_freq": 0.3}, task=task if labelled else None)
+    info = StoreInfo(
+        sfreq=sfreq, window_seconds=400 / sfreq, preparation={"l_freq": 0.3}, task=task if labelled else None
+    )
     return write_store(path, info, [writer.shard], recordings)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune.figures
-import finetune.trial
+import finetune.task
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.data.windows import Request, WindowDataset
 from codebrain.training.logging import read_metrics
@@ -220,7 +220,7 @@ def test_a_run_that_was_killed_ends_with_the_same_report(store, tmp_path, monkey
     flags = ("--seeds", "0", "1", "--head", "linear", "--training.epochs", "4")
     whole = launch(store, tmp_path / "whole", *flags)
     calls = iter(range(100))
-    real = finetune.trial.Task.loss
+    real = finetune.task.Task.loss
 
     def dies(*args, **kwargs):
         if next(calls) == 16:
@@ -228,7 +228,7 @@ def test_a_run_that_was_killed_ends_with_the_same_report(store, tmp_path, monkey
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.trial.Task, "loss", dies)
+        patch.setattr(finetune.task.Task, "loss", dies)
         with pytest.raises(KeyboardInterrupt):
             launch(store, tmp_path / "killed", *flags)
     assert (tmp_path / "killed/seed-0/summary.json").exists()
@@ -277,6 +277,8 @@ def test_stores_that_cannot_be_learnt_from_are_refused(tmp_path):
     twins = write_task_store(tmp_path / "twins", twin=(0, 7), published=PUBLISHED)
     refused("identical content.*0.edf.*in train.*7.edf.*in test", twins, tmp_path / "b")
     assert not (tmp_path / "b/splits.json").exists()
+    slow = write_task_store(tmp_path / "slow", sfreq=100)
+    refused("sampled at 100 Hz, the model needs 200 Hz", slow, tmp_path / "c")
 
 
 def test_a_class_without_a_training_example_ends_the_command_with_2(tmp_path, monkeypatch, capsys):
@@ -295,7 +297,7 @@ def test_a_store_that_changed_since_is_refused(store, tmp_path):
     manifest = json.loads((tmp_path / "r/splits.json").read_text())
     manifest["store"] = "another"
     (tmp_path / "r/splits.json").write_text(json.dumps(manifest))
-    refused("has changed since", store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+    refused("have changed since", store, tmp_path / "r", "--mode", "probe", "--head", "mean")
 
 
 @pytest.mark.parametrize(
@@ -305,11 +307,13 @@ def test_a_store_that_changed_since_is_refused(store, tmp_path):
         (["--baselines", "untrained"], "--ckpt none has them already"),
         (["--training.epochs", "0"], "must be at least 1"),
         (["--training.layer_decay", "1.5"], "not above 1"),
+        (["--split.kind", "kfold", "--split.n_folds", "9"], "n_folds is 9, but the store has 8 subjects"),
         (["--training.epoch", "3"], "Did you mean 'training.epochs'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(store, tmp_path, flags, message):
+def test_settings_that_make_no_sense_are_refused_before_anything_is_written(store, tmp_path, flags, message):
     refused(message, store, tmp_path / "r", *flags)
+    assert not (tmp_path / "r").exists()
 
 
 def test_pyriemann_is_asked_for_only_where_it_is_needed(store, tmp_path, monkeypatch):

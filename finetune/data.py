@@ -1,0 +1,58 @@
+"""The task store that a run learns from, checked before anything long begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codebrain.data.format import Store
+from codebrain.data.windows import WindowDataset
+from finetune.classifier import Contract
+from finetune.splits import Windows
+from finetune.task import Task
+
+SFREQ = 200.0
+"""Sampling rate in Hz that every pre-trained backbone knows: a patch is 200 samples and one second."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The task store as all trials see it."""
+
+    store: Store
+    task: Task
+    dataset: WindowDataset
+    windows: Windows
+    contract: Contract
+
+
+def open_data(path: str) -> Data:
+    """Open a task store.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no such store, it has no labels or another sampling rate, or its windows differ in channels or length.
+    """
+    store = Store.open(path)
+    task = Task.of(store)
+    dataset = WindowDataset([store.require(sfreq=SFREQ)])
+    if len(dataset.montages) != 1:
+        raise ValueError(
+            f"{store.path} has windows of {len(dataset.montages)} kinds ({', '.join(map(str, dataset.montages))}); "
+            "a task store must have one set of channels and one length. Prepare it again."
+        )
+    (montage,) = dataset.montages
+    windows = Windows(
+        subject=dataset.subjects(),
+        label=dataset.labels(),
+        published=dataset.splits() if store.info.task is not None and store.info.task.has_split else None,
+        class_names=task.class_names,
+    )
+    contract = Contract(
+        task=task,
+        ch_names=montage.ch_names,
+        n_times=montage.n_times,
+        sfreq=store.info.sfreq,
+        preparation=store.info.preparation,
+    )
+    return Data(store, task, dataset, windows, contract)
