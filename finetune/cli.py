@@ -78,7 +78,7 @@ def _planned(config: FinetuneConfig, data: Data) -> Splits:
 
 
 def _confirm(path: Path, made: Splits, data: Data) -> None:
-    """Check the splits for leakage and write their manifest; in a run that is taken up, check that they are the same."""
+    """Check the splits for leakage and write their manifest; in a run taken up, check that they are the same."""
     if path.exists():
         if not splits.same(splits.read_manifest(path), made, data.store.fingerprint()):
             raise ValueError(
