@@ -9,6 +9,7 @@ from typing import Any
 from codebrain.config import command, parse, to_dict
 from codebrain.data.format import Store
 from data_prep.corpora import find_recordings, say_subjects
+from data_prep.corpora.tuh import TUH_SCHEME, excluded_subjects, leave_out, say_excluded, subsets_beside
 from data_prep.engine import Backend, EngineConfig
 from data_prep.info import describe
 from data_prep.output import Preparation
@@ -55,6 +56,12 @@ class CorpusCommand(RunOptions, Recipe):
     """Files or folders with recordings."""
     subject_pattern: str | None = None
     """Regular expression whose first group, in a recording's path, is its subject."""
+    skip_folders: list[str] = field(default_factory=list)
+    """Names of folders whose recordings are left out."""
+    exclude: list[str] = field(default_factory=list)
+    """Folders of recordings, or lists with a subject per line, whose subjects are left out."""
+    exclude_beside: bool = True
+    """Whether the subjects of TUAB, TUEV, TUSZ and other parts of TUEG that lie beside TUH recordings are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +114,22 @@ def _corpus(arguments: Sequence[str]) -> int:
         CorpusCommand, arguments, prog="codebrain-prep corpus", description=_doc(CorpusCommand), positional=["paths"]
     )
     recipe = _part(Recipe, given)
-    sources = find_recordings(given.paths, given.subject_pattern)
+    sources = find_recordings(given.paths, given.subject_pattern, given.skip_folders)
     print(say_subjects(sources))
-    preparation = Preparation(
-        store=given.output,
-        recipe=recipe,
-        sources=sources,
-        constants={**to_dict(recipe), "subject_pattern": given.subject_pattern},
-    )
+    places: list[Any] = list(given.exclude)
+    if given.exclude_beside and any(source.scheme == TUH_SCHEME for source in sources):
+        places += subsets_beside(given.paths)
+    excluded = excluded_subjects(places)
+    rest = leave_out(sources, excluded)
+    if said := say_excluded(sources, rest, excluded):
+        print(said)
+    constants = {
+        **to_dict(recipe),
+        "subject_pattern": given.subject_pattern,
+        "skip_folders": given.skip_folders,
+        "excluded_subjects": sorted(excluded),
+    }
+    preparation = Preparation(store=given.output, recipe=recipe, sources=rest, constants=constants)
     return preparation.run(given.engine(), given.shard)
 
 

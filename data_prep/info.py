@@ -2,28 +2,99 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
-from codebrain.data.format import Store
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from codebrain.data.format import Store, dequantise
+
+BANDS = {"delta": (1, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}
+"""Frequency bands in Hz."""
+_N_LOOKED_AT = 200
+_LISTED = 20
 
 
 def describe(store: Store) -> str:
-    """Hours, subjects, channels, and what was left out."""
+    """Hours, subjects, channels, amplitudes, and what was left out and why."""
     info = store.info
     usable = [recording for recording in store.recordings if recording.status == "ok"]
-    sets = Counter(shard.ch_names for shard in store.shards)
     lines = [
         f"{store.path}",
         f"windows     {store.n_windows:,} of {info.window_seconds:g} s at {info.sfreq:g} Hz, {store.hours:.2f} hours",
-        f"subjects    {len({recording.subject for recording in usable})} in {len(usable)} recordings",
+        f"subjects    {len({recording.subject for recording in usable}):,} in {len(usable):,} recordings",
     ]
+    sets = Counter(shard.ch_names for shard in store.shards)
     for names, count in sets.most_common(5):
-        lines.append(f"channels    {len(names)} in {count} recordings: {' '.join(names)}")
+        lines.append(f"channels    {len(names)} in {count:,} recordings: {' '.join(names)}")
     if info.task:
-        lines.append(f"task        {info.task.name} ({info.task.protocol}): {', '.join(info.task.class_names)}")
-    lines.append(f"rejected    {sum(recording.rejected for recording in store.recordings):,} windows")
+        lines.append(f"task        {info.task.name} ({info.task.protocol}): {_classes(store)}")
+    lines += _signal(store)
+    lines.append(f"rejected    {sum(recording.rejected for recording in store.recordings):,} windows{_why(store)}")
     left_out = [recording for recording in store.recordings if recording.status != "ok"]
-    lines += [f"left out    {recording.path}: {recording.reason}" for recording in left_out[:20]]
-    if len(left_out) > 20:
-        lines.append(f"            and {len(left_out) - 20} more: see recordings.csv")
+    lines += [f"left out    {recording.path}: {recording.reason}" for recording in left_out[:_LISTED]]
+    if len(left_out) > _LISTED:
+        lines.append(f"            and {len(left_out) - _LISTED:,} more: see recordings.csv")
     return "\n".join(lines)
+
+
+def _signal(store: Store) -> list[str]:
+    """Amplitudes and band powers of some windows, evenly spread over the store."""
+    looked_at = _some_windows(store)
+    if not looked_at:
+        return []
+    peaks = np.array([np.abs(window).max() for window in looked_at])
+    spread = np.array([window.std() for window in looked_at])
+    power = {
+        name: np.mean([_band_power(window, store.info.sfreq, low, high) for window in looked_at])
+        for name, (low, high) in BANDS.items()
+    }
+    total = sum(power.values())
+    shares = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in power.items())
+    low, middle, high = np.percentile(peaks, [5, 50, 95])
+    return [
+        f"amplitude   standard deviation {np.median(spread):.1f} microvolts; "
+        f"largest value of a window {low:.0f}, {middle:.0f}, {high:.0f} (5, 50, 95 % of windows)",
+        f"power       {shares} of 1 to 45 Hz",
+    ]
+
+
+def _some_windows(store: Store) -> list[npt.NDArray[np.float32]]:
+    """Up to `_N_LOOKED_AT` windows (C, T) in microvolts."""
+    chosen = np.unique(np.linspace(0, max(store.n_windows - 1, 0), _N_LOOKED_AT).astype(int))
+    windows, first = [], 0
+    for shard in store.shards:
+        inside = chosen[(chosen >= first) & (chosen < first + shard.n)] - first
+        if inside.size:
+            with h5py.File(store.path / shard.file) as h5:
+                windows += [dequantise(h5["windows"][index], h5["scale"][index]) for index in inside.tolist()]
+        first += shard.n
+    return windows
+
+
+def _band_power(window: npt.NDArray[np.float32], sfreq: float, low: float, high: float) -> float:
+    freqs = np.fft.rfftfreq(window.shape[1], 1 / sfreq)
+    power = np.abs(np.fft.rfft(window * np.hanning(window.shape[1]), axis=1)) ** 2
+    return float(power[:, (freqs >= low) & (freqs < high)].sum(axis=1).mean())
+
+
+def _classes(store: Store) -> str:
+    """Names of the classes with the number of their windows."""
+    assert store.info.task is not None
+    names = store.info.task.class_names
+    counts = np.zeros(len(names), dtype=int)
+    for shard in store.shards:
+        with h5py.File(store.path / shard.file) as h5:
+            counts += np.bincount(h5["label"][:], minlength=len(names))
+    return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+
+
+def _why(store: Store) -> str:
+    """Rejected windows by reason, from the rows."""
+    reasons: Counter[str] = Counter()
+    for recording in store.recordings:
+        for reason, count in re.findall(r"(amplitude|flat|marked bad|not a number) (\d+)(?! \w)", recording.reason):
+            reasons[reason] += int(count)
+    return ": " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common()) if reasons else ""

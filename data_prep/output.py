@@ -17,7 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codebrain.data.format import FORMAT_VERSION, PARTIAL_SUFFIX, Store, StoreInfo, publish, write_store
+from codebrain.data.format import (
+    FORMAT_VERSION,
+    PARTIAL_SUFFIX,
+    Store,
+    StoreInfo,
+    publish,
+    write_recordings,
+    write_store,
+)
 from data_prep.corpora import Source
 from data_prep.engine import EngineConfig, run
 from data_prep.recipe import Recipe
@@ -63,7 +71,8 @@ class Preparation:
             print(f"part {shard} is done; when all are, run the same command without --shard to complete the store")
             return 0
         if not any(result.shard for result in results):
-            print(f"no window was usable: {folder / 'recordings.csv'} is not written. Reasons:\n{_reasons(results)}")
+            write_recordings(folder / "recordings.csv", [result.recording for result in results])
+            print(f"no window was usable: there is no store. {folder / 'recordings.csv'} says why of each recording")
             return NOTHING_USABLE
         store = self._finish(folder, results)
         print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
@@ -163,8 +172,8 @@ def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) 
         lines.append("rejected    " + ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common()))
     if 2 * rejected["amplitude"] > total:
         lines.append("            most windows were too large: --windows.max_uv sets the limit in microvolts")
-    if states["failed"]:
-        lines.append("unusable\n" + _reasons(results))
+    if states["failed"] + states["rejected"]:
+        lines.append("left out\n" + _reasons(results))
     if n_done:
         lines.append(f"throughput  {rate:.1f} recording-hours per minute over {n_done} recordings")
     else:

@@ -7,6 +7,7 @@ stretches, and `check_amplitude` refuses what EEG cannot be.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ class OpenRecording:
         """Age in years and sex ("male", "female") as the header gives them, "" where it does not."""
         subject = self._raw.info.get("subject_info") or {}
         sex = {1: "male", 2: "female"}.get(subject.get("sex", 0), "")
+        if age := _age_in_header(self.path):
+            return age, sex
         born, measured = subject.get("birthday"), self._raw.info.get("meas_date")
         if born is None or measured is None:
             return "", sex
@@ -227,6 +230,15 @@ def _promised_bytes(path: Path) -> int | None:
         except ValueError:
             return None  # not a header of this kind: left to the reader to judge
     return header_bytes + n_records * sum(n_samples) * (3 if path.suffix.lower() == ".bdf" else 2)
+
+
+def _age_in_header(path: Path) -> str:
+    """Age from an EDF header's field on the patient, where TUH writes "Age:53"; it gives no date of birth."""
+    if path.suffix.lower() != ".edf":
+        return ""
+    with path.open("rb") as file:
+        found = re.search(rb"Age:(\d{1,3})\b", file.read(88)[8:])
+    return found[1].decode() if found else ""
 
 
 def _record_headers(raw: mne.io.BaseRaw) -> dict[str, Any] | None:

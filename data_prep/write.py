@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from codebrain.data.format import Recording, Shard, ShardWriter, write_text
 from data_prep.clean import Chain
-from data_prep.corpora import Source
+from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
 from data_prep.read import OpenRecording, UnusableError, check_amplitude, probe
 from data_prep.recipe import Recipe
@@ -155,7 +155,8 @@ def _is_about_store(error: OSError, store: str) -> bool:
 def _prepare(job: Job) -> Result:
     recipe = job.recipe
     recording = OpenRecording(Path(job.source.file), unit=recipe.unit, truncated=recipe.truncated)
-    montage = plan_montage(recording.eeg_labels, recipe.channels)
+    unfit = bids.unfit_channels(recording.path)
+    montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
@@ -288,7 +289,8 @@ class _Broken:
 
 
 def _result(job: Job, recording: OpenRecording, montage: Montage, shard: Shard | None, tally: _Tally) -> Result:
-    age, sex = recording.person()
+    told, header = bids.participant(recording.path, job.source.subject), recording.person()
+    age, sex = (first or second for first, second in zip(told, header, strict=True))
     kept = shard.n if shard else 0
     rejected = tally.reasons.total()
     words = [note for note in (recording.note, montage.note) if note]

@@ -205,6 +205,7 @@ def test_nothing_usable_is_an_exit_of_its_own(tmp_path, monkeypatch, capsys):
     assert "3 x empty file" in said
     assert "1 x none of the wanted channels" in said
     assert not (tmp_path / "s" / "store.json").exists()
+    assert (tmp_path / "s" / "recordings.csv").read_text().count("empty file") == 3
 
 
 @pytest.mark.parametrize("preset", ["pretrain", "small", "labram"])
@@ -284,37 +285,6 @@ def test_a_full_disk_ends_the_run_with_a_message(folder, tmp_path, monkeypatch, 
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
     assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 0
-
-
-@pytest.mark.parametrize(
-    ("key", "subject"),
-    [
-        ("sub-0A3/ses-1/eeg/sub-0A3_ses-1_task-rest_eeg.edf", "sub-0A3"),
-        ("Subject07_2.edf", "Subject07"),
-        ("S001/S001R04.edf", "S001"),
-        ("01_tcp_ar/aaaaaaju_s005_t000.edf", "aaaaaaju"),
-        ("chb03/chb03_17.edf", "chb03"),
-        ("anything.edf", "anything"),
-        ("clinic/ward/anything.edf", "clinic/ward/anything"),
-    ],
-)
-def test_subjects_are_told_from_the_path(tmp_path, key, subject):
-    write_edf(tmp_path / "root" / key, noise(1, 2, 100.0), 100.0, labels=["Cz"])
-    write_edf(tmp_path / "root" / "zzz.edf", noise(1, 2, 100.0), 100.0, labels=["Cz"])
-    sources = {source.key: source for source in find_recordings([tmp_path / "root"])}
-    assert sources[key].subject == subject
-
-
-def test_subject_pattern_of_the_user(tmp_path):
-    for name in ("lab_p12_rest.edf", "lab_p12_task.edf", "lab_p13_rest.edf"):
-        write_edf(tmp_path / name, noise(1, 2, 100.0), 100.0, labels=["Cz"])
-    assert [source.subject for source in find_recordings([tmp_path], r"_(p\d+)_")] == ["p12", "p12", "p13"]
-
-
-def test_what_lies_beside_recordings_is_passed_over(tmp_path):
-    for name in ("a.edf", "b-eve.fif", "c.vhdr", "c.eeg", "notes.txt", ".hidden.edf", "d.fdt", "e_raw.fif"):
-        (tmp_path / name).write_bytes(b"x")
-    assert [source.key for source in find_recordings([tmp_path])] == ["a.edf", "c.vhdr", "e_raw.fif"]
 
 
 def test_published_grid():

@@ -47,7 +47,9 @@ class Source:
     """Size in bytes."""
 
 
-def find_recordings(paths: Sequence[str | os.PathLike[str]], subject_pattern: str | None = None) -> list[Source]:
+def find_recordings(
+    paths: Sequence[str | os.PathLike[str]], subject_pattern: str | None = None, skip_folders: Sequence[str] = ()
+) -> list[Source]:
     """List the recordings in files and folders, in a fixed order.
 
     Parameters
@@ -56,6 +58,8 @@ def find_recordings(paths: Sequence[str | os.PathLike[str]], subject_pattern: st
         Files, or folders that are searched through.
     subject_pattern : str, optional
         Regular expression whose first group (or whole match) in a recording's path is its subject.
+    skip_folders : sequence of str
+        Names of folders whose recordings are left out.
 
     Raises
     ------
@@ -68,7 +72,8 @@ def find_recordings(paths: Sequence[str | os.PathLike[str]], subject_pattern: st
     for path in given:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-    files = sorted({file for path in given for file in _walk(path)})
+    skipped = set(skip_folders)
+    files = sorted({file for path in given for file in _walk(path) if skipped.isdisjoint(file.parts)})
     if not files:
         names = ", ".join(str(path) for path in given) or "nothing"
         raise ValueError(f"no recordings in {names}: looked for files ending in {', '.join(SUFFIXES)}")

@@ -1,4 +1,4 @@
-"""A labelled store from the annotations of any recordings: windows at what the files themselves mark."""
+"""A labelled store from any annotated recordings: windows at what the files, or the events.tsv beside them, mark."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from codebrain.config import to_dict
 from codebrain.data.format import TaskInfo
 from data_prep.clean import Chain
-from data_prep.corpora import Source, find_recordings
+from data_prep.corpora import Source, bids, find_recordings
 from data_prep.read import Annotation, OpenRecording, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, WindowPlan
@@ -59,7 +59,7 @@ class Events(Recipe):
 
     def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Windows at the recording's annotated events; those that the filters' edges or its ends cut off are left."""
-        marks = recording.annotations()
+        marks = bids.events(recording.path) or recording.annotations()
         classes = self.info().class_names
         sfreq = recipe.clean.sfreq
         margin = 0 if recipe.windows.keep_edges else chain.edge
