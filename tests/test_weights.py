@@ -24,10 +24,10 @@ def upstream(state_dict):
     """Name tensors as the released checkpoint does."""
     renamed = {}
     for name, value in to_braindecode(state_dict).items():
-        name = name.replace(".sgconv.", ".S41.").replace(".rms_norm.", ".sn.").replace("skip_weight", "D")
-        name = name.replace("parametrizations.weight.original0", "weight_g")
-        name = name.replace("parametrizations.weight.original1", "weight_v")
-        renamed["module." + (name + ".kernel" if "kernel_list" in name else name)] = value
+        theirs = name.replace(".sgconv.", ".S41.").replace(".rms_norm.", ".sn.").replace("skip_weight", "D")
+        theirs = theirs.replace("parametrizations.weight.original0", "weight_g")
+        theirs = theirs.replace("parametrizations.weight.original1", "weight_v")
+        renamed["module." + (theirs + ".kernel" if "kernel_list" in theirs else theirs)] = value
     return renamed
 
 
