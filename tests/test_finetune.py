@@ -243,7 +243,7 @@ def test_two_processes_give_the_report_of_one(store, tmp_path):
     )  # fmt: skip
     one = launch(store, tmp_path / "1", *flags)
     line = ("--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / '2'}", *TINY, *flags)
-    done = run_program("finetune/cli.py", *line, processes=2)
+    done = run_program("-m", "finetune.cli", *line, processes=2)
     assert done.returncode == 0, done.stderr
     two = json.loads((tmp_path / "2/report.json").read_text())
     assert (one["processes"], two["processes"]) == (1, 2)
