@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from codebrain import CodeBrain, MaskedTokenModel
@@ -238,6 +240,42 @@ def test_missing_models_say_what_was_looked_for(tmp_path):
         read_state_dict(tmp_path / "model.pth")
     with pytest.raises(FileNotFoundError, match="Hub"):
         CodeBrain.from_pretrained("nobody-at-all/no-such-model", local_files_only=True)
+
+
+def test_the_hub_gets_and_gives_the_three_files(tmp_path, monkeypatch):
+    """A folder stands for the Hub: what is uploaded is what a Hub id downloads."""
+    hub = tmp_path / "hub"
+
+    class Api:
+        def __init__(self, **_options):
+            pass
+
+        def create_repo(self, repo_id, **_options):
+            return type("Url", (), {"repo_id": repo_id})
+
+        def upload_folder(self, *, repo_id, folder_path, **_options):
+            shutil.copytree(folder_path, hub / repo_id)
+
+    def download(repo_id, name, **_options):
+        if not (hub / repo_id / name).is_file():
+            raise EntryNotFoundError(name)
+        return str(hub / repo_id / name)
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    monkeypatch.setattr("codebrain.weights.hf_hub_download", download)
+    model = codebrain().eval()
+    model.push_to_hub("someone/a-model")
+    assert {file.name for file in (hub / "someone" / "a-model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+    again = CodeBrain.from_pretrained("someone/a-model", n_outputs=4)
+    assert again.n_outputs == 4
+    assert same(dict(again.backbone.state_dict()), dict(model.backbone.state_dict()))
+    (hub / "someone" / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no weights in this Hub repository"):
+        CodeBrain.from_pretrained("someone/empty")
 
 
 def test_saving_leaves_no_half_written_file(tmp_path, monkeypatch):
