@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from codebrain.config import command, parse
-from codebrain.data.windows import Batch, SplitConfig, WindowDataset, split_subjects
+from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset, split_subjects
 from codebrain.training import launch
 from codebrain.training.figures import curves
 from codebrain.training.launch import LoopConfig, Run
@@ -29,16 +30,21 @@ from tokenizer.quality import QualityTally
 from tokenizer.quantizer import all_reduce
 from tokenizer.usage import CollapseConfig, CollapseWatch, usage
 
+CENTRING_WINDOWS = 64  # training windows whose mean spectrum the amplitude decoder starts at
 PICTURED_WINDOWS = 2000  # held-out windows that the pictures are drawn from, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """How the codebooks start, when `model.codebook_start` is kmeans."""
+    """How a new tokenizer starts."""
 
+    centre_outputs: bool = True
+    """Whether the amplitude decoder starts at the mean spectrum of some training windows instead of at zero."""
     share: float = 0.1
     """Share of the run's optimizer updates that encoder and decoders train without quantisation before k-means; at
-    least one update."""
+    least one update. This and what follows hold where `model.codebook_start` is kmeans."""
+    noise: bool = True
+    """Whether noise that leaves a vector as many bits as a code has stands in for quantisation during that share."""
     vectors_per_code: int = 16
     """Patches per code that k-means sees."""
     iterations: int = 10
@@ -58,7 +64,7 @@ class Stage1Config:
     losses: LossConfig = LossConfig()
     """Weights of the loss terms."""
     start: StartConfig = StartConfig()
-    """How the codebooks start."""
+    """How the codebooks and the decoders start."""
     collapse: CollapseConfig = CollapseConfig()
     """When a codebook counts as collapsed, and whether that ends the run."""
     split: SplitConfig = SplitConfig()
@@ -79,6 +85,7 @@ def main() -> int:
     train, valid = _open(config, run)
     model = DualTokenizer(config.model).to(run.device)
     task = Stage1(config, run, model, train, valid)
+    task.centre_outputs()
     result = fit(
         run,
         model=model,
@@ -124,9 +131,15 @@ class Stage1:
         self.watch = CollapseWatch(config.collapse)
         self.first_quantised = max(1, round(config.start.share * config.loop.total_steps))
 
+    def centre_outputs(self) -> None:
+        """Start the amplitude decoder at a mean spectrum, the same on every process; a checkpoint overrides it."""
+        if self.config.start.centre_outputs:
+            drawn = self._draw(CENTRING_WINDOWS, torch.Generator().manual_seed(self.config.loop.seed))
+            self.model.centre_outputs(next(self._batches(self.train.subset(drawn))).x)
+
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Weighted sum of the terms. Collective: the contrastive term sees the micro-batches of all processes."""
-        output = model(batch.x, batch.ch_names)
+        output = model(batch.x, batch.ch_names, self._noise(batch, generator))
         targets = self.model.targets(batch.x)
         loss, terms = stage1_loss(output, targets, self.config.losses)
         tally = self._tally()
@@ -148,7 +161,7 @@ class Stage1:
         tally, n_windows = self._tally(), 0
         terms: dict[str, Tensor] = {}
         hits = [torch.zeros(book.codebook_size, device=self.run.device) for book in self.model.quantizers().values()]
-        for batch in self._held_out(self.valid, self.run.rank, self.run.world):
+        for batch in self._batches(self.valid, self.run.rank, self.run.world):
             output, targets = model(batch.x, batch.ch_names), self.model.targets(batch.x)
             # Processes may hold different numbers of windows: none waits for another's contrastive term here.
             loss, found = stage1_loss(output, targets, self.config.losses, across_processes=False)
@@ -179,7 +192,7 @@ class Stage1:
         ids = self.valid.ids()
         some = self.valid.subset(ids[:: max(1, len(ids) // PICTURED_WINDOWS)])
         atlas, first = CodeAtlas(model), None
-        for batch in self._held_out(some, 0, 1):
+        for batch in self._batches(some):
             first = first or batch
             atlas.add(batch.x, model.encode(batch.x, batch.ch_names))
         atlas.draw(self.run.figures)
@@ -188,25 +201,36 @@ class Stage1:
             draw_reconstructions(model, first.x, first.ch_names, self.run.figures / "reconstructions.png")
         curves(self.run.path)
 
+    def _noise(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """What stands in for quantisation; drawn for all windows of the step, wherever they are computed."""
+        if self.model.started or not self.config.start.noise:
+            return None
+        n_patches = batch.x.shape[-1] // self.config.model.patch_size
+        shape = (batch.global_size, len(batch.ch_names), n_patches, 2 * self.config.model.code_dim)
+        whole = torch.randn(shape, generator=generator)
+        return whole[batch.offset : batch.offset + len(batch)].to(batch.x.device)
+
     def _start_codebooks(self, generator: torch.Generator) -> None:
         """k-means over patches of training windows drawn from all montages; each process encodes its share."""
-        start, sizes = self.config.start, self.config.model
-        ids = self.train.ids()
+        start, sizes, loop = self.config.start, self.config.model, self.config.loop
         tokens_per_window = sum(
             n * len(montage.ch_names) * (montage.n_times // sizes.patch_size)
             for n, montage in zip(self.train.group_sizes(), self.train.montages, strict=True)
-        ) / len(ids)
-        n_wanted = math.ceil(start.vectors_per_code * max(sizes.n_codes_t, sizes.n_codes_f) / tokens_per_window)
-        order = torch.randperm(len(ids), generator=generator)[: max(n_wanted, self.run.world)].sort().values
-        mine = order.tensor_split(self.run.world)[self.run.rank]
-        drawn = self.train.subset(ids[mine.numpy()])
-        windows_per_step = self.config.loop.batch_size * self.config.loop.accumulation * self.run.world
+        ) / len(self.train)
+        n_windows = math.ceil(start.vectors_per_code * max(sizes.n_codes_t, sizes.n_codes_f) / tokens_per_window)
+        drawn = self._draw(max(n_windows, self.run.world), generator)
+        mine = np.array_split(drawn, self.run.world)[self.run.rank]
         self.model.init_codebooks(
-            ((batch.x, batch.ch_names) for batch in self._held_out(drawn, 0, 1)),
+            ((batch.x, batch.ch_names) for batch in self._batches(self.train.subset(mine))),
             generator,
-            vectors_per_step=windows_per_step * tokens_per_window,
+            vectors_per_step=loop.batch_size * loop.accumulation * self.run.world * tokens_per_window,
             n_iters=start.iterations,
         )
+
+    def _draw(self, n: int, generator: torch.Generator) -> Ids:
+        """Numbers of `n` training windows (or all, if there are fewer), ascending."""
+        ids = self.train.ids()
+        return np.sort(ids[torch.randperm(len(ids), generator=generator)[:n].numpy()])
 
     def _log_usage(self, done: int) -> None:
         if not self.model.started:
@@ -216,7 +240,7 @@ class Stage1:
         names = {"codes_in_use_t": "temporal", "codes_in_use_f": "frequency"}
         self.watch.look({title: found[name] for name, title in names.items() if name in found})
 
-    def _held_out(self, dataset: WindowDataset, rank: int, world: int) -> Iterator[Batch]:
+    def _batches(self, dataset: WindowDataset, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         size = self.config.loop.eval_batch_size or self.config.loop.batch_size
         for batch in eval_batches(dataset, size, rank=rank, world=world):
             yield batch.to(self.run.device)

@@ -7,6 +7,7 @@ Shapes: B windows, C channels, P patches per channel, L samples per patch, F = L
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokenizer.targets import PhaseForm
@@ -36,6 +37,11 @@ class Decoder(nn.Module):
         """Map code vectors (B, C, P, code_dim) to each prediction (B, C, P, size), in float32."""
         features = self.trunk(self.embed(quantized), montage)
         return {name: head(features).float() for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def start_at(self, name: str, value: Tensor) -> None:
+        """Let a prediction start out around `value` (size,) instead of zero."""
+        self.heads[name][-1].bias.copy_(value)  # type: ignore[index]
 
 
 def temporal_outputs(patch_size: int) -> dict[str, int]:

@@ -36,17 +36,10 @@ class ConvBranch(nn.Module):
 
     def __init__(self, n_inputs: int, length: int, n_features: int, norm: Norm) -> None:
         super().__init__()
-        first = nn.Conv1d(n_inputs, n_features, KERNEL, stride=STRIDE, padding=KERNEL // 2)
         self.layers = nn.Sequential(
-            first,
-            _norm(norm, n_features),
-            nn.ReLU(),
-            nn.Conv1d(n_features, n_features, 3, padding=1),
-            _norm(norm, n_features),
-            nn.ReLU(),
-            nn.Conv1d(n_features, n_features, 3, padding=1),
-            _norm(norm, n_features),
-            nn.ReLU(),
+            *_layer(n_inputs, n_features, norm, kernel_size=KERNEL, stride=STRIDE, padding=KERNEL // 2),
+            *_layer(n_features, n_features, norm, kernel_size=3, padding=1),
+            *_layer(n_features, n_features, norm, kernel_size=3, padding=1),
         )
         self.n_outputs = n_features * ((length - 1) // STRIDE + 1)
 
@@ -55,8 +48,11 @@ class ConvBranch(nn.Module):
         return self.layers(view).flatten(1)
 
 
-def _norm(kind: Norm, n_features: int) -> nn.Module:
-    return nn.GroupNorm(GROUPS, n_features) if kind == "group" else nn.BatchNorm1d(n_features)
+def _layer(n_inputs: int, n_features: int, norm: Norm, **shape: int) -> list[nn.Module]:
+    # Without a bias: the norm would take it out again, and Adam would blow up what rounding leaves of its gradient.
+    convolution = nn.Conv1d(n_inputs, n_features, bias=False, **shape)  # type: ignore[arg-type]
+    statistics = nn.GroupNorm(GROUPS, n_features) if norm == "group" else nn.BatchNorm1d(n_features)
+    return [convolution, statistics, nn.ReLU()]
 
 
 class TFConv(nn.Module):

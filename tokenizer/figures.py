@@ -21,7 +21,7 @@ from tokenizer.usage import usage
 
 TITLES = {"t": "temporal codebook", "f": "frequency codebook"}
 TOP_HZ = 75.0  # right end of the frequency axes
-ATLAS_CODES = 32
+ATLAS_CODES, ATLAS_ROWS = 32, 4
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -59,32 +59,42 @@ class CodeAtlas:
     def _draw_codebook(self, name: str, target: Path) -> Path:
         hits = self.hits[name]
         order = hits.argsort(descending=True)[: min(ATLAS_CODES, int((hits > 0).sum()))]
+        share = hits / hits.sum()
         seconds = np.arange(self.patch_size) / self.sfreq
         hertz = frequencies(self.patch_size, self.sfreq)
-        figure, axes = _figure(8, 2 * 4, width=2.0, height=1.25)
-        pairs = axes.reshape(4, 2, 8).transpose(0, 2, 1).reshape(ATLAS_CODES, 2)
-        for (above, below), code in zip(pairs, order.tolist(), strict=False):
-            n = max(1.0, float(hits[code]))
-            above.plot(seconds, self._waveforms[name][code] / n, color="C0", linewidth=0.8)
-            below.semilogy(hertz[1:], (self._spectra[name][code] / n)[1:], color="C1", linewidth=0.8)
-            below.set_xlim(0, TOP_HZ)
-            above.set_title(f"code {code}, {n / float(hits.sum()):.2%}", fontsize=6)
-            for axis in (above, below):
-                axis.tick_params(labelsize=5, length=2, pad=1)
-        for row in range(0, ATLAS_CODES, 8):
-            pairs[row][0].set_ylabel("µV", fontsize=6)
-            pairs[row][1].set_ylabel("amplitude, µV", fontsize=6)
-        for _, below in pairs[-8:]:
-            below.set_xlabel("Hz", fontsize=6)
-        for above, _ in pairs:
-            above.set_xlabel("s", fontsize=5, labelpad=0)
+        shown = (hertz > 0) & (hertz <= TOP_HZ)
+        figure, axes = _figure(1, 2 * ATLAS_ROWS, width=13.0, height=1.35)
+        for row, codes in enumerate(order.split(ATLAS_CODES // ATLAS_ROWS)):
+            above, below = axes[2 * row, 0], axes[2 * row + 1, 0]
+            count = hits[codes, None]
+            _draw_slots(above, seconds, self._waveforms[name][codes] / count, "C0", ticks=(0.0, 0.5))
+            _draw_slots(below, hertz[shown], (self._spectra[name][codes] / count)[:, shown], "C1", ticks=(10, 30, 50))
+            below.set_yscale("log")
+            above.set_ylabel("µV", fontsize=8)
+            below.set_ylabel("µV", fontsize=8)
+            for slot, code in enumerate(codes.tolist()):
+                label = f"code {code}, {share[code]:.2%}"
+                above.text(slot + 0.45, 1.02, label, transform=above.get_xaxis_transform(), ha="center", fontsize=7)
+        axes[-2, 0].set_xlabel("time in the patch, s", fontsize=8)
+        axes[-1, 0].set_xlabel("frequency, Hz", fontsize=8)
         figure.suptitle(
-            f"{TITLES[name]}: the {ATLAS_CODES} most used codes on held-out windows; mean waveform (blue) and mean "
-            "amplitude spectrum (orange) of their patches, share of all patches",
+            f"{TITLES[name]}: the {len(order)} most used codes on held-out windows, with their share of all patches; "
+            "mean waveform (blue) and mean amplitude spectrum (orange) of the patches they stand for",
             fontsize=9,
         )
-        save(figure, target)
-        return target
+        return _save(figure, target)
+
+
+def _draw_slots(axis: Any, grid: Floats, curves: Tensor, color: str, ticks: tuple[float, ...]) -> None:
+    """Draw curves (n, points) side by side in one panel, each over `grid` squeezed into nine tenths of a unit."""
+    width = grid[-1] - grid[0]
+    inside = 0.9 * (grid - grid[0]) / width
+    for slot, curve in enumerate(curves):
+        axis.plot(slot + inside, curve, color=color, linewidth=0.9)
+    places = [(slot + 0.9 * (tick - grid[0]) / width, tick) for slot in range(len(curves)) for tick in ticks]
+    axis.set_xticks([place for place, _ in places], [f"{tick:g}" for _, tick in places], fontsize=6)
+    axis.tick_params(axis="y", labelsize=6)
+    axis.set_xlim(-0.05, ATLAS_CODES // ATLAS_ROWS)
 
 
 def draw_usage(hits: dict[str, Tensor], target: Path) -> Path:

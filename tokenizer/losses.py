@@ -111,7 +111,10 @@ def phase_vector(angle: Tensor) -> Tensor:
 
 
 def halves(features: Tensor, on: Literal["mean", "tokens"]) -> tuple[Tensor, Tensor]:
-    """The first and second half (B, n) in time of features (B, C, P, D); of an odd P the last patch is left out, of P = 1 all."""
+    """The first and second half (B, n) in time of features (B, C, P, D).
+
+    Of an odd P the last patch is left out; of P = 1 nothing is left, and n is 0.
+    """
     half = features.shape[2] // 2
     if not half:
         nothing = features.flatten(1)[:, :0]

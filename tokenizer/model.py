@@ -184,7 +184,7 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         self.decoder_t = Decoder(outputs=temporal_outputs(config.patch_size), **decoder)
         self.decoder_f = Decoder(outputs=frequency_outputs(config.patch_size, config.phase), **decoder)
 
-    def forward(self, x_uv: Tensor, ch_names: Sequence[str]) -> TokenizerOutput:
+    def forward(self, x_uv: Tensor, ch_names: Sequence[str], noise: Tensor | None = None) -> TokenizerOutput:
         """Encode, quantise and restore windows of one montage.
 
         Parameters
@@ -193,6 +193,8 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
             T // patch_size patches are used, at most `max_patches`.
         ch_names : sequence of str
             Names of the C channels, electrodes ("Cz") or bipolar derivations ("Fp1-F7").
+        noise : Tensor, (B, C, P, 2 * code_dim), optional
+            Standard normal; stands in for quantisation before the codebooks have started (`Quantizer`).
 
         Returns
         -------
@@ -204,8 +206,9 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
             A channel is unknown, their number does not fit, or the window is too short or too long.
         """
         features, montage = self._encode(x_uv, ch_names)
-        quantized_t, codes_t, commitment_t = self.quantizer_t(self.to_code_t(features))
-        quantized_f, codes_f, commitment_f = self.quantizer_f(self.to_code_f(features))
+        noise_t, noise_f = (None, None) if noise is None else noise.chunk(2, dim=-1)
+        quantized_t, codes_t, commitment_t = self.quantizer_t(self.to_code_t(features), noise_t)
+        quantized_f, codes_f, commitment_f = self.quantizer_f(self.to_code_f(features), noise_f)
         return TokenizerOutput(
             codes=None if codes_t is None else Codes(codes_t, codes_f),
             reconstruction=self._reconstruct(quantized_t, quantized_f, montage),
@@ -243,6 +246,15 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         config = self.config
         patches = patchify(to_model_units(x_uv.float()), config.patch_size)
         return make_targets(patches, waveform=config.waveform, amplitude=config.amplitude)
+
+    @torch.no_grad()
+    def centre_outputs(self, x_uv: Tensor) -> None:
+        """Start the amplitude decoder at the mean spectrum of windows (B, C, T) in microvolts.
+
+        Most of an amplitude's variance is the fall of EEG's spectrum with frequency; a decoder that starts at zero
+        spends its first hundreds of steps on that.
+        """
+        self.decoder_f.start_at("amplitude", self.targets(x_uv).amplitude.mean((0, 1, 2)))
 
     @torch.no_grad()
     def init_codebooks(

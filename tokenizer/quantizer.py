@@ -5,6 +5,9 @@ only assigns, and remembers the vectors of the optimizer step; `update` then mov
 global batch, whatever its split over micro-batches and processes. The numbers are the library's
 (tests/test_quantizer.py).
 
+A codebook that is to start by k-means passes vectors on unquantised until then: an encoder that trains against codes
+from its first step folds all patches onto a few of them. Noise can stand in for the codes meanwhile, so that the
+vectors carry no more than the codes will (docs/experiments.md has both measured).
 
 Shapes: n vectors, K codes, D their dimension.
 """
@@ -185,22 +188,33 @@ class Quantizer(VectorQuantize):
         return self._codebook
 
     @property
+    def capacity_noise(self) -> float:
+        """Noise per dimension under which a unit vector carries log2 K bits, as a code does.
+
+        Shannon's D/2 log2(1 + 1 / (D sigma^2)) = log2 K, solved for sigma.
+        """
+        dim, n_codes = self.book.embed.shape[-1], self.book.codebook_size
+        return (dim * (n_codes ** (2 / dim) - 1)) ** -0.5
+
+    @property
     def started(self) -> bool:
         """Whether the codes are in place."""
         return bool(self.book.initted)
 
     @torch.compiler.disable
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor]:
         """Replace vectors by their nearest codes on the sphere.
 
         Parameters
         ----------
         x : Tensor, (..., D)
+        noise : Tensor, (..., D), optional
+            Standard normal, times `capacity_noise` added to the unit vectors before the codebook has started.
 
         Returns
         -------
         quantized : Tensor, (..., D), float32
-            Unit vectors, with the gradient of `x`; `x` itself, normalised, before the codebook has started.
+            Unit vectors, with the gradient of `x`; before the codebook has started `x` itself, normalised.
         codes : Tensor, (...), int64, or None before the codebook has started
         commitment : Tensor, ()
             Mean squared distance of the normalised `x` to its code.
@@ -208,6 +222,8 @@ class Quantizer(VectorQuantize):
         with torch.autocast(device_type=x.device.type, enabled=False):
             flat = F.normalize(x.float().flatten(0, -2), dim=-1)[None]
             if not self.started:
+                if noise is not None:
+                    flat = F.normalize(flat + self.capacity_noise * noise.reshape(flat.shape), dim=-1)
                 return flat.view(x.shape), None, flat.new_zeros(())
             quantized, codes, _ = super().forward(flat)
             commitment = F.mse_loss(flat, self.lookup(codes))

@@ -1,0 +1,129 @@
+"""codebrain-tokenize: both token sequences of a recording, with times and channel names.
+
+codebrain-tokenize RECORDING --tokenizer RUN1 --output codes.npz
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from codebrain.config import command, parse
+from data_prep.clean import Chain, CleanConfig
+from data_prep.montage import MontageConfig, plan_montage
+from data_prep.read import GuardConfig, OpenRecording, Unit, UnusableError, check_amplitude, probe
+from tokenizer.model import Codes, DualTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig:
+    """What is read, with which tokenizer, and where the codes go."""
+
+    recording: str
+    """Any recording that MNE reads (EDF, BDF, BrainVision, FIF, ...)."""
+    tokenizer: str
+    """Stage-1 run folder, export folder or Hub id."""
+    output: str
+    """File to write, ending in .npz."""
+    window_seconds: float = 30.0
+    """Seconds that the tokenizer sees at a time: its context, best as long as in its training."""
+    unit: Unit = "auto"
+    """Unit of the numbers in the file; `auto` believes its header."""
+    channels: MontageConfig = MontageConfig()
+    """Which channels are tokenized; by default every scalp electrode."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Filters, best those of the stores that the tokenizer was trained on; the sampling rate is the tokenizer's."""
+    device: str = "cpu"
+    """Where the tokenizer runs: cpu, cuda, ..."""
+
+
+def main() -> None:
+    """Console script."""
+    command(_main)
+
+
+def _main() -> int:
+    config = parse(
+        TokenizeConfig,
+        prog="codebrain-tokenize",
+        description=(__doc__ or "").splitlines()[0],
+        positional=["recording"],
+    )
+    output = Path(config.output)
+    if output.suffix != ".npz":
+        raise ValueError(f"--output {output} must end in .npz")
+    if not Path(config.recording).exists():
+        raise FileNotFoundError(f"{config.recording}: no such recording")
+    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(config.device)
+    try:
+        codes, ch_names, note = tokenize(config, tokenizer)
+    except UnusableError as error:
+        raise ValueError(f"{config.recording} cannot be used: {error}") from error
+    _write(output, codes, ch_names, tokenizer)
+    print(f"{output}: {codes.t.shape[0]} channels x {codes.t.shape[1]} patches{'; ' + note if note else ''}")
+    return 0
+
+
+def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, tuple[str, ...], str]:
+    """Codes (C, P) of a whole recording, the names of its C channels, and what had to be assumed of the file."""
+    sizes = tokenizer.config
+    n_patches = int(config.window_seconds * sizes.sfreq / sizes.patch_size)
+    if not 1 <= n_patches <= sizes.max_patches:
+        longest = sizes.max_patches * sizes.patch_size / sizes.sfreq
+        raise ValueError(f"--window_seconds {config.window_seconds:g}: this tokenizer takes up to {longest:g} s")
+    recording = OpenRecording(Path(config.recording), unit=config.unit)
+    montage = plan_montage(recording.eeg_labels, config.channels)
+    recording.restrict(montage.labels)
+    picks = [recording.labels.index(label) for label in montage.labels]
+    found = probe(recording, picks, find_line=config.clean.notch == "auto")
+    check_amplitude(found.amplitude_uv, GuardConfig(), config.unit)
+    clean = dataclasses.replace(config.clean, sfreq=sizes.sfreq)
+    chain = Chain(clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
+
+    def read(start: int, stop: int) -> npt.NDArray[np.float64]:
+        return montage(recording.read(picks, start, stop) - found.offset_uv[:, None])
+
+    parts = [
+        tokenizer.encode(
+            torch.from_numpy(chain.clean(read, start, stop)).float()[None].to(config.device), montage.ch_names
+        )
+        for start, stop in _windows(chain.n_out // sizes.patch_size, n_patches, sizes.patch_size)
+    ]
+    codes = Codes(*(torch.cat([getattr(part, name)[0] for part in parts], dim=-1).cpu() for name in ("t", "f")))
+    return codes, montage.ch_names, recording.note
+
+
+def _windows(n_total: int, n_patches: int, patch_size: int) -> Iterator[tuple[int, int]]:
+    """Samples of windows of `n_patches` that follow one another; the last one ends with the last whole patch."""
+    for first in range(0, n_total, n_patches):
+        yield first * patch_size, min(first + n_patches, n_total) * patch_size
+
+
+def _write(output: Path, codes: Codes, ch_names: tuple[str, ...], tokenizer: DualTokenizer) -> None:
+    """Write codes_t and codes_f (C, P) uint16, times (P,) of their starts in s, ch_names, sfreq, patch_size.
+
+    The file appears under its name only when it is whole.
+    """
+    sizes = tokenizer.config
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".npz.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            codes_t=codes.t.numpy().astype(np.uint16),
+            codes_f=codes.f.numpy().astype(np.uint16),
+            times=np.arange(codes.t.shape[1]) * (sizes.patch_size / sizes.sfreq),
+            ch_names=np.array(ch_names),
+            sfreq=sizes.sfreq,
+            patch_size=sizes.patch_size,
+        )
+    os.replace(partial, output)
+
+
+if __name__ == "__main__":
+    main()
