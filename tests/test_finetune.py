@@ -11,11 +11,14 @@ from safetensors.torch import load_file, save_file
 import finetune.figures
 import finetune.task
 from codebrain.backbone import EEGSSM, BackboneConfig
+from codebrain.config import parse
 from codebrain.data.windows import Request, WindowDataset
 from codebrain.training.logging import read_metrics
 from finetune import classifier, cli
 from finetune.classifier import layer_scale
+from finetune.config import FinetuneConfig
 from finetune.metrics import Predictions, score
+from tests.processes import ROOT
 from tests.processes import run as run_program
 from tests.reference_finetune import TINY, write_task_store
 
@@ -331,3 +334,15 @@ def test_layer_wise_decay_grows_towards_the_input():
     assert scale["blocks.2.expand.bias"] == 0.5
     assert scale["blocks.0.expand.bias"] == 0.125
     assert scale["patch_embedding.spectral.weight"] == scale["input.bias"] == 0.0625
+
+
+# --- presets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny"])
+def test_presets_are_read_and_flags_override_them(name):
+    argv = [f"--config={ROOT / 'finetune/configs' / name}.yaml", "--ckpt=a", "--data=b", "--run_dir=c", "--seeds", "7"]
+    config = parse(FinetuneConfig, argv, prog="", description="")
+    assert config.seeds == [7]
+    assert (config.optim.lr, config.training.head_lr) == {"paper": (1e-4, 1e-4), "tiny": (5e-4, 1e-3)}[name]
+    assert config.optim.grad_clip == 5.0

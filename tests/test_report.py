@@ -50,7 +50,7 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
 
     arms = Arms(TASK, {"codebrain": results(skills[0], seeds), "band_power": results(skills[1], (0,))})
     splits = Splits(kind="kfold" if n_folds > 1 else "ratio", folds=tuple(sides), within_subject=within, seed=0)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=100)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=40)
     windows = Windows(subject=SUBJECT, label=LABEL, class_names=TASK.class_names)
     facts = {"store": {"path": "store", "fingerprint": "f" * 64}, "processes": 1}
     return report.build(config, arms, splits, windows, facts), arms
