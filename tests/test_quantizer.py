@@ -1,6 +1,7 @@
 """The codebooks: the library's numbers, the same for any split of the batch, alive, and still in evaluation."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -176,6 +177,21 @@ def test_waits_for_its_start() -> None:
     assert len(codes.unique()) == N_CODES
     assert quantizer.book.cluster_size.sum().item() == pytest.approx(100.0)
     torch.testing.assert_close(quantized.norm(dim=-1), torch.ones(300))
+
+
+def test_noise_before_the_start_leaves_the_bits_of_a_code() -> None:
+    quantizer = make(kmeans_init=True)
+    bits = DIM / 2 * math.log2(1 + 1 / (DIM * quantizer.capacity_noise**2))
+    assert bits == pytest.approx(math.log2(N_CODES))
+    x = batch(50)
+    still, _, _ = quantizer(x, torch.zeros_like(x))
+    torch.testing.assert_close(still, quantizer(x)[0])
+    noisy, codes, _ = quantizer(x, torch.randn_like(x))
+    assert codes is None
+    torch.testing.assert_close(noisy.norm(dim=-1), torch.ones(50))
+    assert (noisy * still).sum(-1).mean() < 0.95
+    quantizer.book.initialise(F.normalize(batch(300), dim=-1), generator(), n_iters=2, vectors_per_step=50.0)
+    assert torch.equal(quantizer(x, torch.randn_like(x))[0], quantizer(x)[0]), "codes take no noise"
 
 
 def test_kmeans_equals_lloyd() -> None:

@@ -66,6 +66,14 @@ def test_unquantised_until_started() -> None:
     assert random(windows(), NAMES).codes is not None
 
 
+def test_amplitudes_start_at_their_mean() -> None:
+    model = make().eval()
+    before = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
+    model.centre_outputs(windows())
+    after = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
+    assert after < 0.5 * before
+
+
 def test_encode_gives_the_codes_of_forward_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     model = started()
     expected = model.eval()(windows(), NAMES).codes

@@ -58,25 +58,26 @@ def _layer(n_inputs: int, n_features: int, norm: Norm, **shape: int) -> list[nn.
 class TFConv(nn.Module):
     """Tokens from patches: a waveform branch and a spectrum branch, concatenated and projected to the width.
 
-    Beside the branches runs a linear map of both views. It is not in the paper; with it the same network restores in
-    tens of steps what it otherwise needs hundreds for (docs/experiments.md).
+    Beside the branches a linear map of both views may run. It is not in the paper; with it the same network restores
+    in tens of steps what it otherwise needs hundreds for (docs/experiments.md).
     """
 
-    def __init__(self, *, patch_size: int, n_features: int, width: int, norm: Norm) -> None:
+    def __init__(self, *, patch_size: int, n_features: int, width: int, norm: Norm, linear_path: bool) -> None:
         super().__init__()
         n_bins = patch_size // 2 + 1
         self.waveform = ConvBranch(1, patch_size, n_features, norm)
         self.spectrum = ConvBranch(SPECTRUM_ROWS, n_bins, n_features, norm)
         self.project = nn.Linear(self.waveform.n_outputs + self.spectrum.n_outputs, width)
-        self.linear = nn.Linear(patch_size + SPECTRUM_ROWS * n_bins, width)
+        self.linear = nn.Linear(patch_size + SPECTRUM_ROWS * n_bins, width) if linear_path else None
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches (..., L) in model units to tokens (..., D)."""
         flat = patches.flatten(0, -2)
         waveform, spectrum = standardise(flat)[:, None], spectrum_rows(flat)
-        views = torch.cat([waveform.flatten(1), spectrum.flatten(1)], dim=-1)
-        features = torch.cat([self.waveform(waveform), self.spectrum(spectrum)], dim=-1)
-        return (self.project(features) + self.linear(views)).unflatten(0, patches.shape[:-1])
+        tokens = self.project(torch.cat([self.waveform(waveform), self.spectrum(spectrum)], dim=-1))
+        if self.linear is not None:
+            tokens = tokens + self.linear(torch.cat([waveform.flatten(1), spectrum.flatten(1)], dim=-1))
+        return tokens.unflatten(0, patches.shape[:-1])
 
 
 def spectrum_rows(patches: Tensor) -> Tensor:
@@ -90,9 +91,20 @@ def spectrum_rows(patches: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """TFConv, then the transformer over all tokens of a window."""
 
-    def __init__(self, *, patch_size: int, conv_features: int, conv_norm: Norm, width: int, **trunk: Any) -> None:
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        conv_features: int,
+        conv_norm: Norm,
+        linear_path: bool,
+        width: int,
+        **trunk: Any,
+    ) -> None:
         super().__init__()
-        self.embed = TFConv(patch_size=patch_size, n_features=conv_features, width=width, norm=conv_norm)
+        self.embed = TFConv(
+            patch_size=patch_size, n_features=conv_features, width=width, norm=conv_norm, linear_path=linear_path
+        )
         self.trunk = Trunk(width=width, **trunk)
 
     def forward(self, patches: Tensor, montage: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class TokenizerConfig:
     conv_norm: Norm = "group"
     """TFConv's normalisation: per patch ("group") or over the micro-batch of one process ("batch", the paper's, with
     which the split of a batch over processes changes the result)."""
+    linear_path: bool = True
+    """Whether a linear map of the patch and its spectrum runs beside TFConv's convolutions (not in the paper)."""
     decoder_layers: int = 3
     """Transformer blocks of each decoder."""
     n_codes_t: int = 4096
@@ -174,6 +176,7 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
             patch_size=config.patch_size,
             conv_features=config.conv_features,
             conv_norm=config.conv_norm,
+            linear_path=config.linear_path,
             n_layers=config.n_layers,
             **common,
         )
