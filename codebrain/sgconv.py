@@ -144,7 +144,7 @@ def spectral_basis(
 
     Returns
     -------
-    Tensor (directions * TAPS * scales + 1, 2 * F), F = n_fft // 2 + 1: real and imaginary parts side by side.
+    Complex tensor (directions * TAPS * scales + 1, F), F = n_fft // 2 + 1.
     """
     forward = time_basis(scales, dtype, device)[:, :length]
     rows = torch.zeros(directions * len(forward) + 1, n_fft, dtype=dtype, device=device)
@@ -153,7 +153,7 @@ def spectral_basis(
         backward = forward[:, : length - 1]
         rows[len(forward) : -1, n_fft - backward.shape[1] :] = backward.flip(-1)
     rows[-1, 0] = 1
-    return torch.view_as_real(torch.fft.rfft(rows)).flatten(1)
+    return torch.fft.rfft(rows)
 
 
 def fft_length(length: int) -> int:
@@ -221,7 +221,7 @@ class _LongConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, coefficients, basis = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            adjoint = _kernel_spectra(coefficients, basis).conj_physical()
+            adjoint = _kernel_spectra(coefficients, basis.conj_physical())
             spectrum = torch.fft.rfft(x, n=ctx.n_fft).conj_physical()
             grad_x, grad_kernels = torch.zeros_like(spectrum), []
             for kernel, part in zip(adjoint, grad.chunk(len(adjoint)), strict=True):
@@ -233,8 +233,9 @@ class _LongConvolution(torch.autograd.Function):
 
 
 def _kernel_spectra(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """Return the complex spectra (K, H, 1, F) of all kernels: one matrix product."""
-    return torch.view_as_complex((coefficients @ basis).unflatten(-1, (-1, 2))).unsqueeze(-2)
+    """Return the complex spectra (K, H, 1, F) of all kernels: one product of real matrices."""
+    spectra = coefficients @ torch.view_as_real(basis).flatten(1)
+    return torch.view_as_complex(spectra.unflatten(-1, (-1, 2))).unsqueeze(-2)
 
 
 def _grad_coefficients(grad_kernels: Tensor, basis: Tensor, n_fft: int) -> Tensor:
@@ -243,9 +244,9 @@ def _grad_coefficients(grad_kernels: Tensor, basis: Tensor, n_fft: int) -> Tenso
     By Parseval, a dot product in time is a mean over all n_fft frequencies; a half spectrum holds each but the first
     and the last (n_fft is even) once instead of twice.
     """
-    weight = torch.full((n_fft // 2 + 1,), 2.0 / n_fft, dtype=basis.dtype, device=basis.device)
-    weight[0] = weight[-1] = 1.0 / n_fft
-    return torch.view_as_real(grad_kernels * weight).flatten(-2) @ basis.mT
+    twice = torch.full((basis.shape[-1],), 2.0 / n_fft, dtype=grad_kernels.real.dtype, device=basis.device)
+    twice[0] = twice[-1] = 1.0 / n_fft
+    return torch.view_as_real(grad_kernels).flatten(-2) @ torch.view_as_real(basis * twice).flatten(1).T
 
 
 def gelu_project(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
