@@ -3,7 +3,7 @@
     python benchmarks/prep.py FOLDER [--config data_prep/configs/pretrain.yaml] [flags of codebrain-prep corpus]
 
 The other way is CBraMod's: MNE's FFT resampling, FIR filter and notch on the whole recording, windows as pickled
-float64 in an LMDB, one transaction each, one process. Prints seconds, bytes and how far the kept windows' spectra differ.
+float64 in an LMDB, one transaction each, one process. Prints seconds, bytes and how far the spectra differ.
 Needs the package lmdb.
 """
 

@@ -220,12 +220,14 @@ def test_presets_are_read(preset, tmp_path, monkeypatch):
     assert store.info.preparation["clean"]["order"] == ("filter_first" if preset == "labram" else "resample_first")
 
 
-@pytest.mark.parametrize(("n_recordings", "n_kills"), [(10, 2), pytest.param(60, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n_recordings", "n_kills", "workers"), [(8, 2, 1), pytest.param(60, 10, 2, marks=pytest.mark.slow)]
+)
 @pytest.mark.timeout(280)
-def test_killed_at_any_moment_it_is_taken_up_again(tmp_path, n_recordings, n_kills):
+def test_killed_at_any_moment_it_is_taken_up_again(tmp_path, n_recordings, n_kills, workers):
     """SIGKILL of the whole process group at random moments; the end is that of an undisturbed run."""
     write_subjects(tmp_path / "in", n_recordings, seconds=30)
-    flags = ["--config", CONFIGS / "small.yaml", "--windows.seconds", "4", "--workers", "2"]
+    flags = ["--config", CONFIGS / "small.yaml", "--windows.seconds", "4", "--workers", workers]
     assert start("corpus", tmp_path / "in", "--output", tmp_path / "undisturbed", *flags).wait() == 0
     rng = random.Random(0)
     store = tmp_path / "killed"
