@@ -19,7 +19,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -112,6 +113,22 @@ class Batch:
         return dataclasses.replace(self, **changed)
 
 
+class _OpenShard(NamedTuple):
+    """A shard's file; what is small is read at once, since a read of one number costs as much as that of a window."""
+
+    file: h5py.File
+    windows: h5py.Dataset
+    scale: npt.NDArray[np.float32]
+    label: npt.NDArray[Any] | None
+
+    @classmethod
+    def of(cls, path: Path) -> _OpenShard:
+        file = h5py.File(path, "r")
+        check_shard(file, path)
+        label = file["label"][:] if "label" in file else None
+        return cls(file, file["windows"], file["scale"][:], label)
+
+
 class WindowDataset(Dataset[Batch]):
     """Windows of one or several stores.
 
@@ -129,12 +146,12 @@ class WindowDataset(Dataset[Batch]):
         self._shards = [(store, shard) for store in self.stores for shard in store.shards]
         self._first = np.concatenate([[0], np.cumsum([shard.n for _, shard in self._shards])]).astype(np.int64)
         self._segments = np.stack([self._first[:-1], self._first[1:]], axis=1)
-        self._handles: OrderedDict[int, h5py.File] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
         # HDF5 handles survive neither pickling nor a fork: each process opens its own.
-        return {**self.__dict__, "_handles": OrderedDict(), "_pid": -1}
+        return {**self.__dict__, "_open": OrderedDict(), "_pid": -1}
 
     def __len__(self) -> int:
         return int((self._segments[:, 1] - self._segments[:, 0]).sum())
@@ -251,11 +268,11 @@ class WindowDataset(Dataset[Batch]):
         for place in np.argsort(request.window, kind="stable"):
             shard, row = int(shards[place]), int(rows[place])
             try:
-                h5 = self._handle(shard)
-                h5["windows"].read_direct(counts, np.s_[row], np.s_[place])
-                scale[place] = h5["scale"][row]
-                if "label" in h5:
-                    labels[place] = h5["label"][row]
+                opened = self._opened(shard)
+                opened.windows.read_direct(counts, np.s_[row], np.s_[place])
+                scale[place] = opened.scale[row]
+                if opened.label is not None:
+                    labels[place] = opened.label[row]
             except (OSError, KeyError) as error:
                 raise ValueError(
                     f"{self.describe(request.window[place])} cannot be read ({error}). Delete the shard and run "
@@ -300,26 +317,23 @@ class WindowDataset(Dataset[Batch]):
     def _column(self, name: str, window: npt.ArrayLike | None) -> npt.NDArray[Any]:
         ids = self._window(window)
         shards = self._shard_of(ids)
-        columns = {index: self._handle(int(index))[name][:] for index in np.unique(shards)}
+        columns = {index: self._opened(int(index)).file[name][:] for index in np.unique(shards)}
         return np.array([columns[index][row] for index, row in zip(shards, ids - self._first[shards], strict=True)])
 
     def _codes_of(self, index: int) -> CodeFiles:
         return self._codes[self.stores.index(self._shards[index][0])]
 
-    def _handle(self, index: int) -> h5py.File:
-        """The open file of a shard; the least recently used one is closed for it."""
+    def _opened(self, index: int) -> _OpenShard:
+        """A shard, opened; the least recently used one is closed for it."""
         if self._pid != os.getpid():
-            self._handles, self._pid = OrderedDict(), os.getpid()
-        if index not in self._handles:
+            self._open, self._pid = OrderedDict(), os.getpid()
+        if index not in self._open:
             store, shard = self._shards[index]
-            path = store.path / shard.file
-            h5 = h5py.File(path, "r")
-            check_shard(h5, path)
-            self._handles[index] = h5
-            if len(self._handles) > _OPEN_SHARDS:
-                self._handles.popitem(last=False)[1].close()
-        self._handles.move_to_end(index)
-        return self._handles[index]
+            self._open[index] = _OpenShard.of(store.path / shard.file)
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)[1].file.close()
+        self._open.move_to_end(index)
+        return self._open[index]
 
 
 def split_subjects(dataset: WindowDataset, config: SplitConfig) -> tuple[WindowDataset, WindowDataset]:
