@@ -168,7 +168,10 @@ def test_trains_in_a_scikit_learn_pipeline():
     assert cross_val_score(clone(pipeline), 100 * x, y, cv=2).shape == (2,)
 
 
-def test_trains_in_moabb():
+def test_trains_in_moabb(tmp_path, monkeypatch):
+    # MOABB writes data, results and MNE's configuration: none of it into the home folder.
+    for variable in ("_MNE_FAKE_HOME_DIR", "MNE_DATA", "MOABB_RESULTS"):
+        monkeypatch.setenv(variable, str(tmp_path))
     moabb = pytest.importorskip("moabb", reason="moabb is not installed")
     from moabb.datasets.fake import FakeDataset
     from moabb.evaluations import WithinSessionEvaluation
