@@ -40,7 +40,7 @@ PUBLISHED = {
     "losses.commitment": "1",
     "losses.contrastive": "1",
     "losses.contrast_on": "tokens",
-    "start.centre_outputs": "false",
+    "start.centre": "false",
 }
 """The choices of published.yaml, at tiny's sizes and learning rate."""
 
@@ -52,7 +52,7 @@ ROWS: dict[str, dict[str, str]] = {
     "no noise before k-means": {"start.noise": "false"},
     "no revival": {"model.revive_below": "0"},
     "no linear path": {"model.linear_path": "false"},
-    "decoder not centred": {"start.centre_outputs": "false"},
+    "amplitudes not centred": {"start.centre": "false"},
     "linear amplitude": {"model.amplitude": "linear"},
     "phase as an angle": {"model.phase": "angle"},
     "no contrastive term": {"losses.contrastive": "0"},

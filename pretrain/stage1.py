@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from codebrain.config import command, parse
 from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset, split_subjects
 from codebrain.training import launch
-from codebrain.training.figures import curves
+from codebrain.training.figures import Panel, curves
 from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.loop import fit
 from codebrain.training.optim import OptimConfig, parameter_groups
@@ -26,20 +26,32 @@ from codebrain.training.sampling import eval_batches
 from tokenizer.figures import CodeAtlas, draw_reconstructions, draw_usage
 from tokenizer.losses import LossConfig, stage1_loss
 from tokenizer.model import DualTokenizer, TokenizerConfig
-from tokenizer.quality import QualityTally
+from tokenizer.quality import BANDS_HZ, QualityTally
 from tokenizer.quantizer import all_reduce
 from tokenizer.usage import CollapseConfig, CollapseWatch, usage
 
-CENTRING_WINDOWS = 64  # training windows whose mean spectrum the amplitude decoder starts at
+CENTRING_WINDOWS = 64  # training windows whose mean spectrum is the origin of amplitudes
 PICTURED_WINDOWS = 2000  # held-out windows that the pictures are drawn from, at most
+PANELS = [
+    Panel("loss", "loss"),
+    Panel("waveform_ev", "explained variance, waveform"),
+    Panel("amplitude_ev", "explained variance, amplitude"),
+    Panel("phase_cosine", "cosine of the phase error"),
+    Panel("codes_in_use_t", "temporal codes in use, share"),
+    Panel("perplexity_t", "temporal perplexity, codes"),
+    Panel("codes_in_use_f", "frequency codes in use, share"),
+    Panel("perplexity_f", "frequency perplexity, codes"),
+    *(Panel(f"waveform_ev_{band}", f"explained power, {band}") for band in BANDS_HZ),
+    Panel("loss_contrastive", "NT-Xent, nats"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
     """How a new tokenizer starts."""
 
-    centre_outputs: bool = True
-    """Whether the amplitude decoder starts at the mean spectrum of some training windows instead of at zero."""
+    centre: bool = True
+    """Whether amplitudes are read, and predicted at the start, around the mean spectrum of some training windows."""
     share: float = 0.1
     """Share of the run's optimizer updates that encoder and decoders train without quantisation before k-means; at
     least one update. This and what follows hold where `model.codebook_start` is kmeans."""
@@ -85,7 +97,7 @@ def main() -> int:
     train, valid = _open(config, run)
     model = DualTokenizer(config.model).to(run.device)
     task = Stage1(config, run, model, train, valid)
-    task.centre_outputs()
+    task.centre()
     result = fit(
         run,
         model=model,
@@ -131,11 +143,11 @@ class Stage1:
         self.watch = CollapseWatch(config.collapse)
         self.first_quantised = max(1, round(config.start.share * config.loop.total_steps))
 
-    def centre_outputs(self) -> None:
-        """Start the amplitude decoder at a mean spectrum, the same on every process; a checkpoint overrides it."""
-        if self.config.start.centre_outputs:
+    def centre(self) -> None:
+        """Give the model a mean spectrum, the same on every process; a checkpoint overrides it."""
+        if self.config.start.centre:
             drawn = self._draw(CENTRING_WINDOWS, torch.Generator().manual_seed(self.config.loop.seed))
-            self.model.centre_outputs(next(self._batches(self.train.subset(drawn))).x)
+            self.model.centre(next(self._batches(self.train.subset(drawn))).x)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Weighted sum of the terms. Collective: the contrastive term sees the micro-batches of all processes."""
@@ -199,7 +211,7 @@ class Stage1:
         draw_usage(atlas.hits, self.run.figures / "usage.png")
         if first is not None:
             draw_reconstructions(model, first.x, first.ch_names, self.run.figures / "reconstructions.png")
-        curves(self.run.path)
+        curves(self.run.path, PANELS)
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """What stands in for quantisation; drawn for all windows of the step, wherever they are computed."""

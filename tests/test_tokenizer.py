@@ -69,7 +69,7 @@ def test_unquantised_until_started() -> None:
 def test_amplitudes_start_at_their_mean() -> None:
     model = make().eval()
     before = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
-    model.centre_outputs(windows())
+    model.centre(windows())
     after = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
     assert after < 0.5 * before
 
@@ -234,7 +234,7 @@ def test_patches_are_read_one_by_one() -> None:
 
 def test_spectrum_rows_of_a_sinusoid() -> None:
     time = torch.arange(200, dtype=torch.float64) / 200
-    rows = spectrum_rows(0.3 * torch.cos(2 * torch.pi * 10 * time + 1.0)[None])[0]
+    rows = spectrum_rows(0.3 * torch.cos(2 * torch.pi * 10 * time + 1.0)[None], torch.zeros(101))[0]
     assert rows[0].argmax() == 10
     assert torch.atan2(rows[2, 10], rows[1, 10]).item() == pytest.approx(1.0, abs=1e-6)
     assert (rows[1:].abs().sum(0) > 1e-6).nonzero().flatten().tolist() == [10], "phase without power must not show"

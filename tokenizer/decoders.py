@@ -5,6 +5,7 @@ Each sees the codes of the whole window, so that a patch is restored from its ow
 Shapes: B windows, C channels, P patches per channel, L samples per patch, F = L//2 + 1 bins, D width.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ class Decoder(nn.Module):
 
     def forward(self, quantized: Tensor, montage: Tensor) -> dict[str, Tensor]:
         """Map code vectors (B, C, P, code_dim) to each prediction (B, C, P, size), in float32."""
-        features = self.trunk(self.embed(quantized), montage)
+        # A code is a unit vector; its features are brought to size 1, or place and time would drown it.
+        features = self.trunk(self.embed(quantized * math.sqrt(quantized.shape[-1])), montage)
         return {name: head(features).float() for name, head in self.heads.items()}
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 Shapes: B windows, C channels, P patches per channel, L samples per patch, F = L//2 + 1 bins, D width.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ Norm = Literal["group", "batch"]
 KERNEL, STRIDE = 15, 8  # of the first convolution: LaBraM's, the paper's are not public
 GROUPS = 4  # of the group norm
 SPECTRUM_ROWS = 3
-LOG_MEAN, LOG_STD = -0.5, 1.5  # about the level of scalp EEG's log-amplitudes, so that the rows are of one size
+LOG_STD = math.pi / math.sqrt(24)  # of the logarithm of a Rayleigh amplitude, what one bin of noise has
 
 
 class ConvBranch(nn.Module):
@@ -62,29 +63,44 @@ class TFConv(nn.Module):
     in tens of steps what it otherwise needs hundreds for (docs/experiments.md).
     """
 
+    mean_log_amplitude: Tensor
+
     def __init__(self, *, patch_size: int, n_features: int, width: int, norm: Norm, linear_path: bool) -> None:
         super().__init__()
         n_bins = patch_size // 2 + 1
         self.waveform = ConvBranch(1, patch_size, n_features, norm)
         self.spectrum = ConvBranch(SPECTRUM_ROWS, n_bins, n_features, norm)
         self.project = nn.Linear(self.waveform.n_outputs + self.spectrum.n_outputs, width)
+        self.register_buffer("mean_log_amplitude", torch.zeros(n_bins))
         self.linear = nn.Linear(patch_size + SPECTRUM_ROWS * n_bins, width) if linear_path else None
+
+    def centre(self, patches: Tensor) -> None:
+        """Read log-amplitudes around the mean of patches (..., L) in model units."""
+        self.mean_log_amplitude.copy_(log_amplitude(one_sided(patches.flatten(0, -2))[0]).mean(0))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches (..., L) in model units to tokens (..., D)."""
         flat = patches.flatten(0, -2)
-        waveform, spectrum = standardise(flat)[:, None], spectrum_rows(flat)
+        waveform, spectrum = standardise(flat)[:, None], spectrum_rows(flat, self.mean_log_amplitude)
         tokens = self.project(torch.cat([self.waveform(waveform), self.spectrum(spectrum)], dim=-1))
         if self.linear is not None:
             tokens = tokens + self.linear(torch.cat([waveform.flatten(1), spectrum.flatten(1)], dim=-1))
         return tokens.unflatten(0, patches.shape[:-1])
 
 
-def spectrum_rows(patches: Tensor) -> Tensor:
-    """Log-amplitude, and the cosine and sine of the phase weighted by relative amplitude, as (n, 3, F)."""
+def spectrum_rows(patches: Tensor, mean_log_amplitude: Tensor) -> Tensor:
+    """Log-amplitude, and the cosine and sine of the phase weighted by relative amplitude, as (n, 3, F).
+
+    Parameters
+    ----------
+    patches : Tensor, (n, L)
+        In model units.
+    mean_log_amplitude : Tensor, (F,)
+        Origin of the log-amplitude.
+    """
     amplitude, phase = one_sided(patches)
     relative = amplitude * torch.rsqrt(amplitude.square().mean(-1, keepdim=True) + EPS)
-    level = (log_amplitude(amplitude) - LOG_MEAN) / LOG_STD
+    level = (log_amplitude(amplitude) - mean_log_amplitude) / LOG_STD
     return torch.stack([level, relative * phase.cos(), relative * phase.sin()], dim=1)
 
 

@@ -162,7 +162,6 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
             width=config.width,
             n_heads=config.n_heads,
             mlp_ratio=config.mlp_ratio,
-            n_electrodes=len(ELECTRODES),
             max_patches=config.max_patches,
         )
         book: dict[str, Any] = dict(
@@ -251,12 +250,13 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         return make_targets(patches, waveform=config.waveform, amplitude=config.amplitude)
 
     @torch.no_grad()
-    def centre_outputs(self, x_uv: Tensor) -> None:
-        """Start the amplitude decoder at the mean spectrum of windows (B, C, T) in microvolts.
+    def centre(self, x_uv: Tensor) -> None:
+        """Let amplitudes be read, and predicted at the start, around the mean spectrum of windows (B, C, T) in uV.
 
-        Most of an amplitude's variance is the fall of EEG's spectrum with frequency; a decoder that starts at zero
-        spends its first hundreds of steps on that.
+        Most of an amplitude's variance is the fall of EEG's spectrum with frequency, which is the same everywhere:
+        an encoder that reads it along, and a decoder that starts at zero, spend hundreds of steps on that.
         """
+        self.encoder.embed.centre(patchify(to_model_units(x_uv.float()), self.config.patch_size))
         self.decoder_f.start_at("amplitude", self.targets(x_uv).amplitude.mean((0, 1, 2)))
 
     @torch.no_grad()

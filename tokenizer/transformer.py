@@ -4,12 +4,17 @@ Shapes: B windows, C channels, P patches per channel, N = C*P tokens (channel-ma
 E electrodes in the table.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codebrain.channels import ELECTRODES, positions
+
 LAYER_NORM_EPS = 1e-6  # LaBraM's, which the paper follows
-EMBEDDING_STD = 0.02  # of the truncated normal from which embeddings are drawn
+EMBEDDING_SIZE = 0.2  # root mean square of the embeddings at the start, a third of the tokens'
+FINEST = 0.5  # finest detail that the starting embeddings tell apart, in radii of the head and in patches
 
 
 class Attention(nn.Module):
@@ -63,18 +68,15 @@ class Trunk(nn.Module):
     ----------
     width, n_layers, n_heads, mlp_ratio
         Size of the transformer.
-    n_electrodes : int
-        E, rows of the electrode table (`codebrain.channels.ELECTRODES`).
     max_patches : int
         Rows of the time table: the most patches of a window.
     """
 
-    def __init__(
-        self, *, width: int, n_layers: int, n_heads: int, mlp_ratio: float, n_electrodes: int, max_patches: int
-    ) -> None:
+    def __init__(self, *, width: int, n_layers: int, n_heads: int, mlp_ratio: float, max_patches: int) -> None:
         super().__init__()
-        self.place = nn.Parameter(nn.init.trunc_normal_(torch.empty(n_electrodes, width), std=EMBEDDING_STD))
-        self.time = nn.Parameter(nn.init.trunc_normal_(torch.empty(max_patches, width), std=EMBEDDING_STD))
+        where, when = torch.from_numpy(positions(ELECTRODES)), torch.arange(max_patches)[:, None]
+        self.place = nn.Embedding.from_pretrained(smooth_features(where, width), freeze=False)
+        self.time = nn.Embedding.from_pretrained(smooth_features(when, width), freeze=False)
         self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio) for _ in range(n_layers))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
@@ -92,8 +94,21 @@ class Trunk(nn.Module):
         Tensor, (B, C, P, D)
         """
         n_chans, n_patches = tokens.shape[1:3]
-        place = montage.to(self.place.dtype) @ self.place
-        x = (tokens + place[:, None] + self.time[:n_patches]).flatten(1, 2)
+        place = montage.to(self.place.weight.dtype) @ self.place.weight
+        x = (tokens + place[:, None] + self.time.weight[:n_patches]).flatten(1, 2)
         for block in self.blocks:
             x = block(x)
         return self.norm(x).unflatten(1, (n_chans, n_patches))
+
+
+def smooth_features(points: Tensor, width: int) -> Tensor:
+    """Random Fourier features (n, width) of points (n, dims): the nearer two points, the more alike their features.
+
+    Embeddings start from these, so that attention can find a patch's neighbours from the first step on, and an
+    electrode that no training montage had is embedded like those around it. (Rahimi and Recht 2007.)
+    """
+    n_waves = math.ceil(width / 2)
+    waves = torch.randn(points.shape[-1], n_waves) / FINEST
+    angle = points.float() @ waves
+    features = torch.cat([angle.cos(), angle.sin()], dim=-1)[:, :width]
+    return features * (EMBEDDING_SIZE * math.sqrt(2))
