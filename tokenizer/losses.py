@@ -24,7 +24,8 @@ class LossConfig:
     amplitude: float = 5.0
     """Mean squared error of the amplitude; its variance around each frequency's mean is about a fifth of the total."""
     phase: float = 0.1
-    """Error of the phase, small because the waveform's codes hold the phase already: of (cosine, sine) weighted by amplitude, or of the z-scored angle as published."""
+    """Error of the phase: of (cosine, sine) weighted by amplitude, or of the z-scored angle as published. Small:
+    the temporal codes hold the phase already."""
     commitment: float = 0.2
     """Squared distance of the encoder's vectors to their codes, for each of the two codebooks."""
     contrastive: float = 0.1
