@@ -7,9 +7,9 @@ DEMO ?= demo_run
 
 .PHONY: demo test env lint benchmark clean
 
-# Whole pipeline on simulated recordings, or on your own: make demo DATA=folder
+# Whole pipeline on simulated recordings, or on your own: make demo DATA=folder [TASK=mental_arithmetic]
 demo: $(VENV)/.installed
-	$(BIN)/python examples/demo.py --run_dir $(DEMO) $(if $(DATA),--data $(DATA))
+	$(BIN)/python examples/demo.py --run_dir $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(TASK),--task $(TASK))
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

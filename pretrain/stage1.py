@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from codebrain.config import command, parse
-from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset, split_subjects
+from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset
 from codebrain.training import launch
 from codebrain.training.figures import Panel, curves
 from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.loop import fit
 from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
+from tokenizer.corpus import open_corpus
 from tokenizer.figures import CodeAtlas, draw_reconstructions, draw_usage
 from tokenizer.losses import LossConfig, stage1_loss
 from tokenizer.model import DualTokenizer, TokenizerConfig
@@ -94,7 +95,8 @@ def main() -> int:
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0
-    train, valid = _open(config, run)
+    train, valid, summary = open_corpus(config.data, config.model, config.split)
+    run.say(summary)
     model = DualTokenizer(config.model).to(run.device)
     task = Stage1(config, run, model, train, valid)
     task.centre()
@@ -115,22 +117,6 @@ def main() -> int:
     run.finish(dataclasses.asdict(result))
     run.say(_report(result.last, run))
     return 0
-
-
-def _open(config: Stage1Config, run: Run) -> tuple[WindowDataset, WindowDataset]:
-    """Open the stores and check that they fit, before any long work."""
-    sizes = config.model
-    dataset = WindowDataset(config.data)
-    for store in dataset.stores:
-        store.require(sfreq=sizes.sfreq, patch_seconds=sizes.patch_size / sizes.sfreq)
-    for montage in dataset.montages:
-        sizes.check(montage.ch_names, montage.n_times)  # what the tokenizer cannot name or hold, it says now
-    train, valid = split_subjects(dataset, config.split)
-    run.say(
-        f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
-        f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
-    )
-    return train, valid
 
 
 class Stage1:

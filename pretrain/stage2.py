@@ -7,16 +7,19 @@ accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml 
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from codebrain import masking, prediction
 from codebrain.backbone import BackboneConfig
 from codebrain.config import command, parse
-from codebrain.data.windows import Batch, SplitConfig, WindowDataset, split_subjects
+from codebrain.data.format import write_text
+from codebrain.data.windows import Batch, SplitConfig, WindowDataset
 from codebrain.model import MaskedTokenModel
 from codebrain.patches import to_model_units
 from codebrain.training import figures, launch
@@ -26,7 +29,8 @@ from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
 from codebrain.weights import save_export
 from tokenizer import DualTokenizer
-from tokenizer.cache import ensure_codes
+from tokenizer.cache import ensure_codes, fingerprint
+from tokenizer.corpus import open_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,23 +127,32 @@ def _open(config: Stage2Config, run: Run) -> tuple[DualTokenizer, WindowDataset,
             f"the tokenizer's codes stand for patches of {sizes.patch_size} samples, --model.patch_size is "
             f"{config.model.patch_size}; the two must be equal."
         )
-    dataset = WindowDataset(config.data)
-    for store in dataset.stores:
-        store.require(sfreq=sizes.sfreq, patch_seconds=sizes.patch_size / sizes.sfreq)
-    for montage in dataset.montages:
-        # One silent window: what the tokenizer cannot name, it says now.
-        silence = torch.zeros(1, len(montage.ch_names), montage.n_times, device=run.device)
-        tokenizer.encode(silence, montage.ch_names)
-    train, valid = split_subjects(dataset, config.split)
-    run.say(
-        f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
-        f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
-    )
+    train, valid, summary = open_corpus(config.data, sizes, config.split)
+    _require_same_codes(run, tokenizer)
+    run.say(summary)
     if config.token_cache == "on":
         batch_size = config.loop.eval_batch_size or config.loop.batch_size
-        codes = ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=batch_size)
+        codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size)
         train, valid = train.with_codes(codes), valid.with_codes(codes)
     return tokenizer, train, valid
+
+
+def _require_same_codes(run: Run, tokenizer: DualTokenizer) -> None:
+    """Note which codes a run predicts, and refuse to take it up with others. Collective."""
+    path, problem = run.path / "codes.json", [""]
+    if run.is_main:
+        now = {"tokenizer": fingerprint(tokenizer), "n_codes": [tokenizer.config.n_codes_t, tokenizer.config.n_codes_f]}
+        if run.has_checkpoint and (before := json.loads(path.read_text())) != now:
+            problem = [
+                f"{run.path} predicts the codes of another tokenizer: codebooks of {before['n_codes']} codes, weights "
+                f"{before['tokenizer'][:12]}; this one has {now['n_codes']}, weights {now['tokenizer'][:12]}. Give the "
+                "tokenizer that the run was started with, or another --run_dir."
+            ]
+        else:
+            write_text(path, json.dumps(now) + "\n")
+    broadcast_object_list(problem)
+    if problem[0]:
+        raise ValueError(problem[0])
 
 
 class Stage2:

@@ -15,7 +15,7 @@ from codebrain.model import MaskedTokenModel
 from codebrain.patches import to_model_units
 from codebrain.training import launch
 from codebrain.training.launch import LoopConfig, Run
-from pretrain.stage2 import MaskConfig, Stage2, Stage2Config
+from pretrain.stage2 import MaskConfig, Stage2, Stage2Config, _require_same_codes
 from tests.conftest import write_toy_store
 from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.cache import code_files, ensure_codes, fingerprint
@@ -148,6 +148,15 @@ def test_a_changed_tokenizer_or_store_has_other_codes(tokenizer: DualTokenizer, 
         code_files(changed, tokenizer).folder,
     }
     assert len({folder.name for folder in folders}) == 3
+
+
+def test_a_run_keeps_to_the_codes_it_was_started_with(run: Run, tokenizer: DualTokenizer) -> None:
+    _require_same_codes(run, tokenizer)
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    _require_same_codes(run, tokenizer)
+    other = DualTokenizer(dataclasses.replace(tokenizer.config, n_codes_f=40))
+    with pytest.raises(ValueError, match=r"codebooks of \[32, 24\] codes.*this one has \[32, 40\]"):
+        _require_same_codes(run, other)
 
 
 def test_codebooks_that_uint16_cannot_name(store: Store) -> None:

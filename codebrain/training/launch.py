@@ -110,6 +110,11 @@ class Run:
         return self.path / "export"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether something was trained here that can be taken up."""
+        return has_checkpoint(self.path)
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """What `finish` was given, or None while the run is not finished."""
         path = self.path / "summary.json"
@@ -201,7 +206,7 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
         return f"another process is training in {path}; wait for it, or give another --run_dir.", None
     saved = path / "config.yaml"
     # Until something was trained, a mistake in the first command may be mended in the same folder.
-    if not saved.exists() or next(path.rglob("checkpoints/step-*"), None) is None:
+    if not saved.exists() or not has_checkpoint(path):
         write_text(saved, to_yaml(config))
         return None, lock
     changed = _differences(yaml.safe_load(saved.read_text()), to_dict(config))
@@ -213,6 +218,11 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
             lock,
         )
     return None, lock
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether a run's folder, or one inside it, holds a checkpoint."""
+    return next(path.rglob("checkpoints/step-*"), None) is not None
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
