@@ -165,6 +165,8 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=30))],
     )
     check_world(accelerator.num_processes)
+    if accelerator.device.type == "cpu":
+        _use_all_cores()
     logging.basicConfig(
         level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s", stream=sys.stderr
     )
@@ -193,6 +195,13 @@ def check_world(num_processes: int) -> None:
             "`accelerate launch --multi_gpu --num_processes N --num_machines 1 --mixed_precision no "
             "--dynamo_backend no --main_process_port 0 SCRIPT ...`."
         )
+
+
+def _use_all_cores() -> None:
+    """Undo `accelerate launch`'s OMP_NUM_THREADS=1, which leaves all cores but one idle when training on a CPU."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
