@@ -14,7 +14,10 @@ PACKAGES = ("codebrain", "tokenizer", "pretrain", "finetune", "data_prep")
 TRAINING = "codebrain.training"
 MODEL_HALF = tuple(
     f"codebrain.{name}"
-    for name in ("patches", "masking", "sgconv", "attention", "backbone", "model", "weights", "prediction", "constants")
+    for name in (
+        *("patches", "masking", "sgconv", "attention", "backbone", "model", "weights", "model_card"),
+        *("prediction", "constants", "folding"),
+    )
 )
 
 
@@ -69,6 +72,12 @@ def test_data_preparation_needs_names_format_and_configuration_only() -> None:
     assert wrong == set()
     for other in ("torch", "tokenizer", "pretrain", "finetune"):
         assert [pair for pair in of("data_prep") if inside(pair[1], other)] == []
+
+
+def test_only_commands_that_read_recordings_know_data_preparation() -> None:
+    above = [pair for package in ("tokenizer", "finetune", "pretrain") for pair in of(package)]
+    users = {module for module, target in above if inside(target, "data_prep")}
+    assert users == {"tokenizer.cli"}
 
 
 def test_pretrain_holds_two_scripts_and_yaml() -> None:
