@@ -80,9 +80,9 @@ _PANELS = [
         for panel in (
             figures.Panel(f"bits_{suffix}", f"{name} codes (bits)", f"entropy_{suffix}", "unigram entropy"),
             figures.Panel(
-                f"top1_{suffix}", f"{name} codes, first guess right", f"majority_{suffix}", "most frequent code"
+                f"top1_{suffix}", f"{name}: first guess right (share)", f"majority_{suffix}", "most frequent code"
             ),
-            figures.Panel(f"top5_{suffix}", f"{name} codes, among five guesses"),
+            figures.Panel(f"top5_{suffix}", f"{name}: in five guesses (share)"),
         )
     ),
 ]

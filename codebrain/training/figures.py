@@ -50,7 +50,7 @@ def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = Non
         _draw(axis, lines, f"valid/{panel.name}", "held-out subjects", "o-")
         if panel.reference:
             _draw(axis, lines, f"valid/{panel.reference}", panel.reference_label, "k--")
-        axis.set_ylabel(panel.label, fontsize=9)
+        axis.set_ylabel(panel.label, fontsize=8)
         axis.set_xlabel("step (optimizer updates)", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=7)
