@@ -40,11 +40,11 @@ class DemoConfig:
     """Name of a task that codebrain-prep can cut from `data`; none for data without labels."""
     subjects: int = 16
     """Simulated subjects."""
-    minutes: float = 3.0
+    minutes: float = 4.0
     """Minutes simulated per subject."""
     stage1_steps: int = 300
     """Optimizer updates of stage 1."""
-    stage2_steps: int = 300
+    stage2_steps: int = 800
     """Optimizer updates of stage 2."""
 
 
@@ -76,7 +76,7 @@ def main() -> int:
 def stage(name: str, steps: int, corpus: Path, run_dir: Path, *more: object) -> None:
     """One of the two pre-training stages, in its tiny preset."""
     config = Path("pretrain/configs") / name / "tiny.yaml"
-    length = ["--loop.total_steps", steps, "--loop.eval_every", max(1, steps // 3)]
+    length = ["--loop.total_steps", steps, "--loop.eval_every", max(1, steps // 4), "--split.valid_fraction", 0.2]
     step(f"pre-training, {name}", "python", f"pretrain/{name}.py", "--config", config, "--data", corpus, *more,
          "--run_dir", run_dir, *length)  # fmt: skip
 
