@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ def run_command(argv: list[str] | None = None) -> int:
     if run.summary is not None:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
-    _on_main(run, lambda: _confirm(run.path / "splits.json", made, data))
+    _on_main(run, lambda: _confirm(run, made, data))
     _announce(run, config, data, made)
     pretrained = load_backbone(config.ckpt, config.backbone)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
@@ -77,14 +77,16 @@ def _planned(config: FinetuneConfig, data: Data) -> Splits:
     return splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
 
 
-def _confirm(path: Path, made: Splits, data: Data) -> None:
-    """Check the splits for leakage and write their manifest; in a run taken up, check that they are the same."""
+def _confirm(run: Run, made: Splits, data: Data) -> None:
+    """Check the splits for leakage and write their manifest; once something was trained, they must stay the same."""
+    path = run.path / "splits.json"
     if path.exists():
-        if not splits.same(splits.read_manifest(path), made, data.store.fingerprint()):
+        if splits.same(splits.read_manifest(path), made, data.store.fingerprint()):
+            return
+        if run.has_checkpoint:
             raise ValueError(
-                f"{data.store.path} or the splits have changed since {path.parent} was started. Give another --run_dir."
+                f"{data.store.path} or the splits have changed since {run.path} was started. Give another --run_dir."
             )
-        return
     hashes = splits.content_hashes(data.store)
     splits.check_duplicates(made, hashes, data.dataset.describe)
     splits.write_manifest(path, splits.to_manifest(made, data.windows, hashes, data.store.fingerprint()))
@@ -117,7 +119,7 @@ def _trials(
         torch.manual_seed(seed)
         return fresh_backbone(pretrained) if random else load_backbone(config.ckpt, config.backbone)
 
-    @cache
+    @lru_cache(maxsize=1)  # seeds come one after another, and the features of one may be large
     def compute(seed: int) -> FrozenFeatures:
         return FrozenFeatures(run, backbone(seed), data.dataset, FEATURE_BATCH)
 

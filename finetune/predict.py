@@ -5,7 +5,7 @@ Shape letters: B batch, C channels, P patches per channel, D width, n windows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +127,12 @@ class _Unread(WindowDataset):
         )
 
 
-def moments(run: Run, pooled: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over all rows of all processes' tensors (b, M), in float64. Collective."""
-    sums: Any = 0
+def moments(run: Run, pooled: Iterable[Tensor], width: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over all rows of all processes' tensors (b, width), in float64. Collective.
+
+    A process may have no tensors at all.
+    """
+    sums = torch.zeros(3, width, dtype=torch.float64, device=run.device)
     for part in pooled:
         rows = part.double()
         sums = sums + torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)])

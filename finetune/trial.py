@@ -84,7 +84,6 @@ class Trial:
             model, fitted = self._train(sub)
             facts = self._judge(sub, model, fitted) | {"seconds": round(time.monotonic() - started, 2)}
             sub.finish(facts)
-            self.run.accelerator.free_memory()
         predictions = {side: Predictions.load(sub.path / "predictions" / f"{side}.npz") for side in self._judged}
         return Result(self.number, self.seed, predictions, facts, sub.path)
 
@@ -127,7 +126,8 @@ class Trial:
         train, valid = (frozen.windows(self._side(side), self.data.windows.label) for side in ("train", "valid"))
         share = eval_batches(train, phase.loop.batch_size, rank=phase.rank, world=phase.world)
         with torch.no_grad():
-            mean, spread = moments(phase, (head.pool(frozen(batch.to(phase.device))) for batch in share))
+            pooled = (head.pool(frozen(batch.to(phase.device))) for batch in share)
+            mean, spread = moments(phase, pooled, head.config.n_inputs)
         head.standardise(mean, spread)
         training, optim = self.config.training, self.config.optim
         scale = training.head_lr / optim.lr
@@ -193,6 +193,8 @@ class Trial:
             patience=training.patience,
         )
         model.load_state_dict(checkpoint.at_step(phase.checkpoints, result.best_step).weights())
+        # Under float16 the accelerator unscales the gradients of every optimizer it knows; this one has none any more.
+        phase.accelerator.free_memory()
         return result
 
     # --- judging ---------------------------------------------------------------------------------------------------

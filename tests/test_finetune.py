@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import finetune.figures
 import finetune.task
+import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
 from codebrain.data.windows import Request, WindowDataset
@@ -18,6 +20,7 @@ from finetune import classifier, cli
 from finetune.classifier import layer_scale
 from finetune.config import FinetuneConfig
 from finetune.metrics import Predictions, score
+from finetune.predict import moments
 from tests.processes import ROOT
 from tests.processes import run as run_program
 from tests.reference_finetune import TINY, write_task_store
@@ -160,12 +163,20 @@ def test_a_probe_leaves_the_backbone_alone_and_full_fine_tuning_does_not(finishe
     assert trial[1]["n_trained"] == 3 * 2 * 8 + 1
 
 
-def test_probe_then_full_starts_from_the_probe(store, tmp_path):
+def test_probe_then_full_starts_from_the_probe(store, tmp_path, monkeypatch):
+    known, real = [], finetune.trial.fit
+
+    def fit(run, **options):
+        known.append(len(run.accelerator._optimizers))
+        return real(run, **options)
+
+    monkeypatch.setattr(finetune.trial, "fit", fit)
     report = launch(
         store, tmp_path / "r", "--mode", "probe_then_full", "--head", "mean", "--training.head_lr", "3e-2",
     )  # fmt: skip
     probe, full = (read_metrics(tmp_path / "r" / path) for path in ("seed-0/probe", "seed-0"))
     best = max(line["valid/auroc"] for line in probe if "valid/auroc" in line and line["step"] > 0)
+    assert known == [0, 0], "float16 would unscale the gradients of the probe's optimizer, which has none any more"
     assert full[0]["step"] == 0
     assert full[0]["valid/auroc"] == pytest.approx(best), "full fine-tuning begins where the probe was best"
     assert (
@@ -257,6 +268,16 @@ def test_two_processes_give_the_report_of_one(store, tmp_path):
     assert one["arms"]["codebrain"]["test"]["metrics"] == two["arms"]["codebrain"]["test"]["metrics"]
 
 
+def test_a_process_without_windows_joins_the_moments():
+    rows = torch.randn(5, 3, dtype=torch.float64)
+    others = torch.stack([torch.full((3,), 5.0), rows.sum(0), rows.square().sum(0)])
+    accelerator = SimpleNamespace(reduce=lambda sums, reduction: sums + others)
+    run = SimpleNamespace(world=2, device=torch.device("cpu"), accelerator=accelerator)
+    mean, spread = moments(run, [], 3)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(spread, rows.std(0, correction=0))
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +322,20 @@ def test_a_store_that_changed_since_is_refused(store, tmp_path):
     manifest["store"] = "another"
     (tmp_path / "r/splits.json").write_text(json.dumps(manifest))
     refused("have changed since", store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+
+
+def test_splits_may_be_mended_until_something_was_trained(store, tmp_path, monkeypatch):
+    flags = ("--mode", "probe", "--head", "mean", "--split.kind", "kfold")
+
+    def dies(trial):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.trial.Trial, "execute", dies)
+        with pytest.raises(KeyboardInterrupt):
+            launch(store, tmp_path / "r", *flags, "--split.n_folds", "4")
+    report = launch(store, tmp_path / "r", *flags, "--split.n_folds", "3")
+    assert len(report["splits"]["folds"]) == len(json.loads((tmp_path / "r/splits.json").read_text())["folds"]) == 3
 
 
 @pytest.mark.parametrize(
