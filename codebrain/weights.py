@@ -12,7 +12,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -482,9 +482,11 @@ class HubModel(PyTorchModelHubMixin):
 
         config = {"model_type": MODEL_TYPE, **self.get_config()}
         tensors = {name: value.detach().contiguous() for name, value in self.state_dict().items()}  # type: ignore[attr-defined]
-        _replace(save_directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        _replace(save_directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
-        _replace(save_directory / "README.md", lambda path: path.write_text(model_card(self)))
+        replace_file(
+            save_directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"})
+        )
+        replace_file(save_directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+        replace_file(save_directory / "README.md", lambda path: path.write_text(model_card(self)))
 
 
 def save_export(model: HubModel, folder: str | Path) -> Path:
@@ -493,7 +495,8 @@ def save_export(model: HubModel, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file beside `path` and put it there whole, so that no reader ever finds half of it."""
     partial = path.with_name(path.name + ".partial")
     write(partial)
     os.replace(partial, path)

@@ -25,7 +25,7 @@ from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
 from tokenizer.corpus import open_corpus
 from tokenizer.figures import CodeAtlas, draw_reconstructions, draw_usage
-from tokenizer.losses import LossConfig, stage1_loss
+from tokenizer.losses import TERMS, LossConfig, stage1_loss
 from tokenizer.model import DualTokenizer, TokenizerConfig
 from tokenizer.quality import BANDS_HZ, QualityTally
 from tokenizer.quantizer import all_reduce
@@ -63,6 +63,14 @@ class StartConfig:
     iterations: int = 10
     """k-means iterations."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(
+                f"start.share={self.share} must be the share of the run before the codebooks start: 0 to below 1"
+            )
+        if self.vectors_per_code < 1:
+            raise ValueError(f"start.vectors_per_code={self.vectors_per_code} must be at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage1Config:
@@ -97,6 +105,7 @@ def main() -> int:
         return 0
     train, valid, summary = open_corpus(config.data, config.model, config.split)
     run.say(summary)
+    require_patches(config.model, train)
     model = DualTokenizer(config.model).to(run.device)
     task = Stage1(config, run, model, train, valid)
     task.centre()
@@ -133,7 +142,7 @@ class Stage1:
         """Give the model a mean spectrum, the same on every process; a checkpoint overrides it."""
         if self.config.start.centre:
             drawn = self._draw(CENTRING_WINDOWS, torch.Generator().manual_seed(self.config.loop.seed))
-            self.model.centre(next(self._batches(self.train.subset(drawn))).x)
+            self.model.centre(batch.x for batch in self._batches(self.train.subset(drawn)))
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Weighted sum of the terms. Collective: the contrastive term sees the micro-batches of all processes."""
@@ -157,14 +166,17 @@ class Stage1:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses, code usage and restoration on held-out subjects. Collective."""
         tally, n_windows = self._tally(), 0
-        terms: dict[str, Tensor] = {}
+        # Starts at zero, not at the first batch: with few windows a process may have none, yet all add up together.
+        terms = {
+            name: torch.zeros((), device=self.run.device) for name in ("loss", *(f"loss_{term}" for term in TERMS))
+        }
         hits = [torch.zeros(book.codebook_size, device=self.run.device) for book in self.model.quantizers().values()]
         for batch in self._batches(self.valid, self.run.rank, self.run.world):
             output, targets = model(batch.x, batch.ch_names), self.model.targets(batch.x)
             # Processes may hold different numbers of windows: none waits for another's contrastive term here.
             loss, found = stage1_loss(output, targets, self.config.losses, across_processes=False)
             for name, term in {"loss": loss, **{f"loss_{name}": term for name, term in found.items()}}.items():
-                terms[name] = terms.get(name, torch.zeros_like(term)) + term * len(batch)
+                terms[name] += term * len(batch)
             tally.add(output.reconstruction, targets)
             n_windows += len(batch)
             if output.codes is not None:
@@ -211,10 +223,7 @@ class Stage1:
     def _start_codebooks(self, generator: torch.Generator) -> None:
         """k-means over patches of training windows drawn from all montages; each process encodes its share."""
         start, sizes, loop = self.config.start, self.config.model, self.config.loop
-        tokens_per_window = sum(
-            n * len(montage.ch_names) * (montage.n_times // sizes.patch_size)
-            for n, montage in zip(self.train.group_sizes(), self.train.montages, strict=True)
-        ) / len(self.train)
+        tokens_per_window = count_patches(self.train, sizes.patch_size) / len(self.train)
         n_windows = math.ceil(start.vectors_per_code * max(sizes.n_codes_t, sizes.n_codes_f) / tokens_per_window)
         drawn = self._draw(max(n_windows, self.run.world), generator)
         mine = np.array_split(drawn, self.run.world)[self.run.rank]
@@ -247,8 +256,8 @@ class Stage1:
         return QualityTally(self.config.model.patch_size, self.config.model.sfreq)
 
     def _mean_over_windows(self, sums: dict[str, Tensor], n_windows: int) -> dict[str, float]:
-        values = torch.stack([*sums.values(), next(iter(sums.values())).new_tensor(n_windows)]).double()
-        (values,) = self._total(values)
+        n = torch.tensor(n_windows, device=self.run.device)
+        (values,) = self._total(torch.stack([*sums.values(), n]).double())
         return {name: float(value / values[-1]) for name, value in zip(sums, values, strict=False)}
 
     def _total(self, *tensors: Tensor) -> list[Tensor]:
@@ -256,6 +265,24 @@ class Stage1:
         moved = [tensor.to(self.run.device) for tensor in tensors]
         all_reduce(*moved)
         return moved
+
+
+def count_patches(dataset: WindowDataset, patch_size: int) -> int:
+    """Patches in all windows of a dataset."""
+    return sum(
+        n * len(montage.ch_names) * (montage.n_times // patch_size)
+        for n, montage in zip(dataset.group_sizes(), dataset.montages, strict=True)
+    )
+
+
+def require_patches(sizes: TokenizerConfig, train: WindowDataset) -> None:
+    """Raise ValueError if k-means, which comes only after part of the run, would find fewer patches than codes."""
+    n_patches, n_codes = count_patches(train, sizes.patch_size), max(sizes.n_codes_t, sizes.n_codes_f)
+    if sizes.codebook_start == "kmeans" and n_patches < n_codes:
+        raise ValueError(
+            f"k-means needs at least as many patches as codes: {n_patches} training patches for {n_codes} codes. Give "
+            "more data, smaller codebooks (--model.n_codes_t, --model.n_codes_f) or --model.codebook_start random"
+        )
 
 
 def _usage(hits: list[Tensor]) -> dict[str, float]:

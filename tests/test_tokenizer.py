@@ -69,9 +69,31 @@ def test_unquantised_until_started() -> None:
 def test_amplitudes_start_at_their_mean() -> None:
     model = make().eval()
     before = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
-    model.centre(windows())
+    model.centre([windows()])
     after = (model(windows(), NAMES).reconstruction.amplitude - model.targets(windows()).amplitude).square().mean()
     assert after < 0.5 * before
+
+
+def test_the_mean_spectrum_does_not_depend_on_batches() -> None:
+    whole, parts = make(), make()
+    x = windows(7) * torch.logspace(0, 2, 7)[:, None, None]
+    whole.centre([x])
+    parts.centre([x[:4], x[4:6], x[6:]])
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-6, atol=1e-6)
+    only_first = make()
+    only_first.centre([x[:4]])
+    assert not torch.allclose(only_first.encoder.embed.mean_log_amplitude, whole.encoder.embed.mean_log_amplitude)
+
+
+def test_montages_weigh_by_their_windows() -> None:
+    both, model = make(), make()
+    both.centre([windows(3), windows(1, n_chans=2, seconds=8, seed=1)])
+    means = []
+    for x in (windows(3), windows(1, n_chans=2, seconds=8, seed=1)):
+        model.centre([x])
+        means.append(model.encoder.embed.mean_log_amplitude.clone())
+    torch.testing.assert_close(both.encoder.embed.mean_log_amplitude, (3 * means[0] + means[1]) / 4)
 
 
 def test_encode_gives_the_codes_of_forward_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +109,15 @@ def test_encode_gives_the_codes_of_forward_in_evaluation(monkeypatch: pytest.Mon
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_encode_gives_the_same_codes_within_autocast() -> None:
+    model, x = started(), windows(32)
+    expected = model.encode(x, NAMES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = model.encode(x, NAMES)
+    assert torch.equal(codes.t, expected.t)
+    assert torch.equal(codes.f, expected.f)
+
+
 def test_training_assigns_the_same_codes() -> None:
     model = started().train()
     assert torch.equal(model(windows(), NAMES).codes.t, model.encode(windows(), NAMES).t)
@@ -98,6 +129,20 @@ def test_decode_is_what_forward_restores() -> None:
     restored = model.decode(output.codes, NAMES)
     for name in ("waveform", "amplitude", "phase"):
         torch.testing.assert_close(getattr(restored, name), getattr(output.reconstruction, name))
+
+
+def test_a_save_that_is_killed_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make().save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def dies(tensors: dict[str, Tensor], path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_file", dies)
+    with pytest.raises(KeyboardInterrupt):
+        make(code_dim=4).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("source", ["export", "run"])

@@ -74,10 +74,6 @@ class TFConv(nn.Module):
         self.register_buffer("mean_log_amplitude", torch.zeros(n_bins))
         self.linear = nn.Linear(patch_size + SPECTRUM_ROWS * n_bins, width) if linear_path else None
 
-    def centre(self, patches: Tensor) -> None:
-        """Read log-amplitudes around the mean of patches (..., L) in model units."""
-        self.mean_log_amplitude.copy_(log_amplitude(one_sided(patches.flatten(0, -2))[0]).mean(0))
-
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches (..., L) in model units to tokens (..., D)."""
         flat = patches.flatten(0, -2)

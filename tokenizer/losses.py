@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from tokenizer.model import Reconstruction, TokenizerOutput
 from tokenizer.targets import Targets, standardise
 
+TERMS = ("waveform", "amplitude", "phase", "commitment_t", "commitment_f", "contrastive")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -58,7 +60,7 @@ def stage1_loss(
     -------
     loss : Tensor, ()
     terms : dict of str to Tensor, ()
-        Unweighted: waveform, amplitude, phase, commitment_t, commitment_f, contrastive.
+        Unweighted, by the names in `TERMS`.
     """
     restored = output.reconstruction
     terms = {

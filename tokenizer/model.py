@@ -23,7 +23,15 @@ from tokenizer.card import model_card
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
 from tokenizer.encoder import Encoder, Norm
 from tokenizer.quantizer import Quantizer
-from tokenizer.targets import AmplitudeScale, PhaseForm, Targets, WaveformScale, make_targets
+from tokenizer.targets import (
+    AmplitudeScale,
+    PhaseForm,
+    Targets,
+    WaveformScale,
+    log_amplitude,
+    make_targets,
+    one_sided,
+)
 
 MODEL_TYPE = "codebrain-tokenizer"
 ENCODE_TOKENS = 16384  # tokens that `encode` holds at a time
@@ -66,7 +74,7 @@ class TokenizerConfig:
     """Decay of the codebooks' moving averages, per optimizer step."""
     codebook_start: Literal["kmeans", "random"] = "kmeans"
     """Codes start by k-means over the patches of an encoder that has trained without quantisation for a while (see
-    the trainer's `quantise_after`), or at random and from the first step on (as published)."""
+    the trainer's `start.share`), or at random and from the first step on (as published)."""
     revive_below: float = 0.15
     """A code whose moving average of hits falls below this fraction of the codes' mean is put on a patch of the current
     batch; 0 leaves dead codes dead."""
@@ -223,13 +231,14 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
     def encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> Codes:
         """Tokens of windows (B, C, T) in microvolts, in evaluation mode, a few windows at a time.
 
-        Parameters and errors are those of `forward`; the codes are those that `forward` assigns in evaluation mode.
+        Parameters and errors are those of `forward`; the codes are those that `forward` assigns in evaluation mode and
+        in float32, within autocast too: codes of one window are the same wherever they are asked for.
         """
         if not self.started:
             raise ValueError("this tokenizer's codebooks have not started yet; train it past its k-means start")
         n_tokens = x_uv.shape[1] * max(1, x_uv.shape[-1] // self.config.patch_size)
         parts_t, parts_f = [], []
-        with evaluating(self):
+        with evaluating(self), torch.autocast(device_type=x_uv.device.type, enabled=False):
             for chunk in x_uv.split(max(1, ENCODE_TOKENS // n_tokens)):
                 features, _ = self._encode(chunk, ch_names)
                 parts_t.append(self.quantizer_t(self.to_code_t(features))[1])
@@ -250,14 +259,26 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         return make_targets(patches, waveform=config.waveform, amplitude=config.amplitude)
 
     @torch.no_grad()
-    def centre(self, x_uv: Tensor) -> None:
-        """Let amplitudes be read, and predicted at the start, around the mean spectrum of windows (B, C, T) in uV.
+    def centre(self, batches: Iterable[Tensor]) -> None:
+        """Let amplitudes be read, and predicted at the start, around the mean spectrum of windows.
 
         Most of an amplitude's variance is the fall of EEG's spectrum with frequency, which is the same everywhere:
         an encoder that reads it along, and a decoder that starts at zero, spend hundreds of steps on that.
+
+        Parameters
+        ----------
+        batches : iterable of Tensor, (B, C, T), microvolts
+            Each of one montage. All windows weigh the same, however they are batched.
         """
-        self.encoder.embed.centre(patchify(to_model_units(x_uv.float()), self.config.patch_size))
-        self.decoder_f.start_at("amplitude", self.targets(x_uv).amplitude.mean((0, 1, 2)))
+        n_windows, sums = 0, torch.zeros(2, self.config.patch_size // 2 + 1, dtype=torch.float64)
+        for x_uv in batches:
+            patches = patchify(to_model_units(x_uv.float()), self.config.patch_size)
+            views = log_amplitude(one_sided(patches)[0]), self.targets(x_uv).amplitude
+            sums += len(x_uv) * torch.stack([view.double().mean((0, 1, 2)) for view in views]).cpu()
+            n_windows += len(x_uv)
+        read, restored = sums / n_windows
+        self.encoder.embed.mean_log_amplitude.copy_(read)
+        self.decoder_f.start_at("amplitude", restored)
 
     @torch.no_grad()
     def init_codebooks(
@@ -366,9 +387,11 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         config = {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
         n_parameters = sum(parameter.numel() for parameter in self.parameters())
         tensors = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, save_directory / "model.safetensors", metadata={"format": "pt"})
-        (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (save_directory / "README.md").write_text(model_card(self.config, n_parameters, self.record))
+        card = model_card(self.config, n_parameters, self.record)
+        replace = weights.replace_file
+        replace(save_directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        replace(save_directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+        replace(save_directory / "README.md", lambda path: path.write_text(card))
 
     def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
         if x_uv.ndim != 3 or x_uv.shape[1] != len(ch_names):
