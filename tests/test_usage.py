@@ -39,7 +39,8 @@ def test_alarm_after_several_lines_in_a_row(caplog: pytest.LogCaptureFixture) ->
         watch.look({"temporal": 0.01, "frequency": 0.9})
     (record,) = caplog.records
     assert "temporal codebook has collapsed: 1.0% of its codes" in record.getMessage()
-    assert "revive_below" in record.getMessage()
+    assert "--start.share" in record.getMessage()
+    assert "--model.codebook_start kmeans" in record.getMessage()
 
 
 def test_stop_on_collapse() -> None:

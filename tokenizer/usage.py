@@ -77,8 +77,8 @@ class CollapseWatch:
     def _alarm(self, name: str, share: float) -> None:
         message = (
             f"the {name} codebook has collapsed: {share:.1%} of its codes in use over the last "
-            f"{self._in_danger[name]} log lines. What helps: codebook_start=kmeans with more steps before quantisation "
-            "(--quantise_after), revival of dead codes (--model.revive_below 0.15), targets of unit variance "
+            f"{self._in_danger[name]} log lines. What helps: --model.codebook_start kmeans with more steps before "
+            "quantisation (--start.share), revival of dead codes (--model.revive_below 0.15), targets of unit variance "
             "(--model.waveform patch), a lower --losses.commitment, a lower --optim.lr."
         )
         if self._config.stop:
