@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from data_prep.corpora import Source
 from data_prep.engine import EngineConfig, run
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
-from data_prep.write import EverywhereCutter, Job, Result, read_result
+from data_prep.write import EverywhereCutter, Job, Result, read_record, read_result
 
 NOTHING_USABLE = 1
 """Exit code when not one window came out."""
@@ -57,13 +57,18 @@ class Preparation:
         folder = Path(self.store)
         keys = self._plan(folder)
         known = {source.key: source for source in self.sources}
+        gone = [row for row, key in enumerate(keys) if key not in known]
         jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
         mine = [job for job in jobs if job.row % parts == part]
         if any(read_result(job) is None for job in mine):
             # From here until the end the index would not fit what lies beside it.
             (folder / "store.json").unlink(missing_ok=True)
         n_done, rate = run(mine, engine)
-        results = [result for job in jobs if (result := read_result(job)) is not None]
+        kept = [result for row in gone if (result := read_record(self.store, row)) is not None]
+        found = [result for job in jobs if (result := read_result(job)) is not None]
+        results = sorted([*kept, *found], key=lambda result: result.recording.row)
+        if kept:
+            print(f"kept        {len(kept)} of an earlier run that are not among the recordings given now")
         if self.recipe.unit != "auto":
             print(f"unit        the numbers of all files were taken for {self.recipe.unit}, whatever their headers say")
         print(_summary(results, n_done, rate, self.recipe.clean.sfreq))
@@ -103,6 +108,7 @@ class Preparation:
             raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
         known = set(rows)
         added = [source.key for source in self.sources if source.key not in known]
+        _check_not_renamed(folder, known - {source.key for source in self.sources}, added)
         if added or not rows:
             rows = [*rows, *added]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +152,26 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             f"{folder} was begun with another configuration ({'; '.join(changed)}). "
             "Give another --output, or delete that folder to prepare it anew."
         )
+
+
+def _check_not_renamed(folder: Path, gone: Iterable[str], added: Iterable[str]) -> None:
+    """Refuse recordings that the store holds under another path: they would be in it twice."""
+    by_ending = {ending: key for key in gone for ending in _endings(key)}
+    full = set(by_ending.values())
+    for key in added:
+        before = by_ending.get(key) or next((ending for ending in _endings(key) if ending in full), None)
+        if before is not None:
+            raise ValueError(
+                f"{folder} has a recording {before} that is not there now, and {key} looks like the same: paths in a "
+                "store are relative to what is given. Give the same folders as before (new recordings may lie in "
+                "them), or another --output."
+            )
+
+
+def _endings(key: str) -> list[str]:
+    """For a/b/c: a/b/c, b/c and c."""
+    parts = key.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class Job:
     @property
     def record(self) -> Path:
         """Where the result is noted down."""
-        return Path(self.store, "progress", f"{self.row:06d}.json")
+        return _record(self.store, self.row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +117,26 @@ def give_up(job: Job, reason: str) -> Result:
 
 def read_result(job: Job) -> Result | None:
     """The noted result of a unit, or None if it has none or its source is another file by now."""
+    result = read_record(job.store, job.row)
+    return result if result is not None and result.size == job.source.size else None
+
+
+def read_record(store: str, row: int) -> Result | None:
+    """What is noted of a row, or None if nothing is or its shard has been deleted since."""
     try:
-        content: dict[str, Any] = json.loads(job.record.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(_record(store, row).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
-    if content["size"] != job.source.size:
         return None
     shard = content["shard"]
     if shard is not None:
         shard = Shard(**{**shard, "ch_names": tuple(shard["ch_names"]), "runs": tuple(map(tuple, shard["runs"]))})
+        if not Path(store, shard.file).exists():
+            return None
     return Result(**{**content, "recording": Recording(**content["recording"]), "shard": shard})
+
+
+def _record(store: str, row: int) -> Path:
+    return Path(store, "progress", f"{row:06d}.json")
 
 
 def _write_result(job: Job, result: Result) -> None:
@@ -149,7 +158,7 @@ def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
 
 def _is_about_store(error: OSError, store: str) -> bool:
     """Whether the store, not the recording, is the trouble: a full disk ends the run."""
-    return error.filename is None or str(error.filename).startswith(os.fspath(store))
+    return error.filename is None or Path(str(error.filename)).is_relative_to(store)
 
 
 def _prepare(job: Job) -> Result:

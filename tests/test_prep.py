@@ -141,6 +141,44 @@ def test_new_recordings_are_added_behind_the_old(folder, tmp_path, monkeypatch):
     assert [shard.runs[0][0] for shard in opened.shards] == [0, 1]
 
 
+def test_recordings_that_are_gone_keep_their_rows_and_shards(tmp_path, monkeypatch, capsys):
+    inside, store = tmp_path / "in", tmp_path / "s"
+    files = write_subjects(inside, 4, seconds=24)
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    before, fingerprint = contents(store), Store.open(store).fingerprint()
+    files[0].unlink()
+    capsys.readouterr()
+    assert prep(monkeypatch, "corpus", inside, "--output", store, *QUICK) == 0
+    assert "kept        1 of an earlier run" in capsys.readouterr().out
+    assert contents(store) == before
+    assert Store.open(store).fingerprint() == fingerprint
+    write_edf(inside / "sub-00a_eeg.edf", noise(19, 24, 250.0), 250.0)
+    prep(monkeypatch, "corpus", inside, "--output", store, *QUICK)
+    assert [(row.row, row.subject) for row in Store.open(store).recordings][::4] == [(0, "sub-00"), (4, "sub-00a")]
+
+
+def test_the_same_recordings_under_another_root_are_refused(tmp_path, monkeypatch, capsys):
+    write_subjects(tmp_path / "a", 1, seconds=24)
+    write_subjects(tmp_path / "b", 2, seconds=24)
+    both = [tmp_path / "a", tmp_path / "b"]
+    for first, second in ((both, both[1:]), (both[:1], both)):
+        store = tmp_path / f"s{len(first)}"
+        assert prep(monkeypatch, "corpus", *first, "--output", store, *QUICK) == 0
+        before = contents(store)
+        capsys.readouterr()
+        assert prep(monkeypatch, "corpus", *second, "--output", store, *QUICK) == 2
+        assert "sub-00_eeg.edf looks like the same" in capsys.readouterr().err
+        assert contents(store) == before
+
+
+def test_a_shard_that_was_deleted_is_made_again(folder, reference, tmp_path, monkeypatch):
+    store = tmp_path / "s"
+    prep(monkeypatch, "corpus", folder, "--output", store, *QUICK)
+    (store / "shards" / "000001.h5").unlink()
+    assert prep(monkeypatch, "corpus", folder, "--output", store, *QUICK) == 0
+    assert contents(store) == reference
+
+
 def test_a_mended_file_is_prepared_again(tmp_path, monkeypatch):
     inside, store = tmp_path / "in", tmp_path / "s"
     files = write_subjects(inside, 2, seconds=24)
