@@ -6,10 +6,12 @@ stretches, and `check_amplitude` refuses what EEG cannot be.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,9 @@ Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
 _HEADER_IN_RECORDS = (".edf", ".bdf", ".gdf")
 _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
+
+# What the system says to places that only a damaged header can name; all else may go better another time.
+_ERRORS_OF_FILE = (None, errno.EINVAL, errno.EOVERFLOW)
 
 _N_PROBES = 8
 _PROBE_SECONDS = 5.0
@@ -88,7 +93,9 @@ class OpenRecording:
 
     def __init__(self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse") -> None:
         self.path = path
-        notes = [_check_length(path, truncated), "" if unit == "auto" else f"its numbers taken for {unit}"]
+        with _faults_of(path, "cannot be read, it may be damaged"):
+            length = _check_length(path, truncated)
+        notes = [length, "" if unit == "auto" else f"its numbers taken for {unit}"]
         self.note = "; ".join(note for note in notes if note)
         self._unit = unit
         self._raw = _open(path)
@@ -119,10 +126,8 @@ class OpenRecording:
 
     def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
         """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts."""
-        try:
+        with _faults_of(self.path, f"samples {start} to {stop} cannot be read"):
             volts = self._raw.get_data(picks=list(picks), start=start, stop=stop, verbose="error")
-        except Exception as error:
-            raise UnusableError(f"samples {start} to {stop} cannot be read: {_in_words(error)}") from error
         if self._unit == "auto":
             return volts * 1e6
         stored = volts / _header_volts(self._raw)[list(picks), None]
@@ -184,14 +189,22 @@ def check_amplitude(amplitude_uv: float, limits: GuardConfig, unit: Unit) -> Non
 
 
 def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
+    with _faults_of(path, "cannot be read, it may be damaged"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mne.io.read_raw(path, preload=False, verbose="error", **only_edf)
+
+
+@contextlib.contextmanager
+def _faults_of(path: Path, what: str) -> Iterator[None]:
+    """Turn the file's faults into UnusableError; those of memory and disk stay, the disk's with the file's name."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return mne.io.read_raw(path, preload=False, verbose="error", **only_edf)
+        yield
+    except (UnusableError, MemoryError):
+        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the file's
-        raise UnusableError(f"cannot be read, it may be damaged ({_in_words(error)})") from error
+        if isinstance(error, OSError) and error.errno not in _ERRORS_OF_FILE:
+            raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
+        raise UnusableError(f"{what} ({_in_words(error)})") from error
 
 
 def _in_words(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Reading: units, damaged files, and recordings of any shape through the whole chain."""
 
+import errno
 import random
 from pathlib import Path
 
@@ -93,6 +94,39 @@ def test_what_is_no_recording_says_so(tmp_path, content, words):
     file.write_bytes(content)
     status, reason = outcome(run(file, tmp_path / "s"))
     assert (status, words in reason) == ("failed", True), reason
+
+
+@pytest.mark.parametrize("where", ["mne.io.read_raw", "mne.io.BaseRaw.get_data", "data_prep.read._promised_bytes"])
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (MemoryError(), False),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (OSError(errno.ESTALE, "Stale file handle"), False),
+        (OSError(errno.EINVAL, "Invalid argument"), True),
+        (OSError("no such data set in it"), True),
+        (IndexError("list index out of range"), True),
+    ],
+)
+def test_what_is_not_the_files_fault_is_tried_again(where, error, is_final, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise error
+
+    file = write_edf(tmp_path / "a.edf", noise(3, 20, 200.0), 200.0, labels=["Fp1", "T3", "O1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(where, broken)
+        result = run(file, tmp_path / "s")
+    assert (result.recording.status, result.is_final) == ("failed", is_final)
+    assert run(file, tmp_path / "s").recording.status == ("failed" if is_final else "ok")
+
+
+def test_an_error_in_a_folder_named_like_the_store_does_not_end_the_run(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    file = write_edf(tmp_path / "study" / "a.edf", noise(3, 20, 200.0), 200.0, labels=["Fp1", "T3", "O1"])
+    monkeypatch.setattr("mne.io.read_raw", broken)
+    assert "Permission denied" in run(file, tmp_path / "s").recording.reason
 
 
 def test_flat_channels_are_named(tmp_path):
