@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.clean import CleanConfig
 from tokenizer import DualTokenizer, TokenizerConfig, cli
+from tokenizer.model import Codes
 
 LABELS = ["EEG Fp1", "EEG T3", "EEG Cz", "ECG ECG"]
 
@@ -57,6 +59,52 @@ def test_both_sequences_of_a_recording(
         assert codes["times"].tolist() == list(range(25))
         assert codes["sfreq"] == 200
     assert [path.name for path in output.parent.iterdir()] == ["codes.npz"]
+
+
+def fif(path: Path, volts: np.ndarray) -> Path:
+    mne.io.RawArray(volts, mne.create_info(LABELS[:3], 200.0, "eeg"), verbose="error").save(path, verbose="error")
+    return path
+
+
+def test_what_is_no_number_is_refused(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volts = 20e-6 * np.random.default_rng(0).standard_normal((3, 200 * 20))
+    volts[1, 2400:2410] = np.nan
+    path, output = fif(tmp_path / "gap_raw.fif", volts), tmp_path / "codes.npz"
+    flags = ["--tokenizer", str(tokenizer), "--output", str(output), "--window_seconds", "10"]
+    assert run(monkeypatch, str(path), *flags) == 2
+    assert "not a number at 12 s in EEG T3" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(("l_freq", "offset_uv"), [(None, 300.0), (0.5, 0.0)])
+def test_the_offset_goes_only_with_a_high_pass(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l_freq: float | None, offset_uv: float
+) -> None:
+    volts = 20e-6 * np.random.default_rng(0).standard_normal((3, 200 * 20)) + 300e-6
+    model = DualTokenizer.from_pretrained(tokenizer)
+    seen: list[float] = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda x, names: (seen.append(float(x.median())), encode(x, names))[1])
+    config = cli.TokenizeConfig(
+        recording=str(fif(tmp_path / "dc_raw.fif", volts)), tokenizer="", output="", window_seconds=20,
+        clean=CleanConfig(l_freq=l_freq, h_freq=None, notch=None),
+    )  # fmt: skip
+    cli.tokenize(config, model)
+    np.testing.assert_allclose(seen, [offset_uv], atol=5)
+
+
+def test_large_codebooks_get_wider_numbers(tmp_path: Path) -> None:
+    config = TokenizerConfig(
+        width=16, n_layers=1, n_heads=2, conv_features=4, decoder_layers=1, n_codes_t=65_536, n_codes_f=65_537,
+        code_dim=2, codebook_start="random", max_patches=20,
+    )  # fmt: skip
+    codes = Codes(torch.tensor([[65_535]]), torch.tensor([[65_536]]))
+    cli._write(tmp_path / "codes.npz", codes, ("Cz",), DualTokenizer(config))
+    with np.load(tmp_path / "codes.npz") as written:
+        assert written["codes_t"].dtype == np.uint16
+        assert (int(written["codes_t"][0, 0]), int(written["codes_f"][0, 0])) == (65_535, 65_536)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ codebrain-tokenize RECORDING --tokenizer RUN1 --output codes.npz
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,8 +85,13 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     clean = dataclasses.replace(config.clean, sfreq=sizes.sfreq)
     chain = Chain(clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
 
+    # As in the preparation: without a high-pass the offset is part of the signal.
+    offset = found.offset_uv[:, None] if clean.l_freq is not None else 0.0
+
     def read(start: int, stop: int) -> npt.NDArray[np.float64]:
-        return montage(recording.read(picks, start, stop) - found.offset_uv[:, None])
+        x = recording.read(picks, start, stop) - offset
+        _check_finite(x, montage.labels, start / recording.sfreq, recording.sfreq)
+        return montage(x)
 
     parts = [
         tokenizer.encode(
@@ -98,6 +103,15 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     return codes, montage.ch_names, recording.note
 
 
+def _check_finite(x: npt.NDArray[np.float64], labels: Sequence[str], begin: float, sfreq: float) -> None:
+    """Refuse samples (C, T) that are no numbers: the filters would spread them, and any code could come of them."""
+    bad = ~np.isfinite(x)
+    if bad.any():
+        where = begin + int(bad.any(axis=0).argmax()) / sfreq
+        names = ", ".join(labels[channel] for channel in np.flatnonzero(bad.any(axis=1)).tolist())
+        raise UnusableError(f"not a number at {where:g} s in {names}. Cut that stretch out, or choose other channels")
+
+
 def _windows(n_total: int, n_patches: int, patch_size: int) -> Iterator[tuple[int, int]]:
     """Samples of windows of `n_patches` that follow one another; the last one ends with the last whole patch."""
     for first in range(0, n_total, n_patches):
@@ -105,7 +119,7 @@ def _windows(n_total: int, n_patches: int, patch_size: int) -> Iterator[tuple[in
 
 
 def _write(output: Path, codes: Codes, ch_names: tuple[str, ...], tokenizer: DualTokenizer) -> None:
-    """Write codes_t and codes_f (C, P) uint16, times (P,) of their starts in s, ch_names, sfreq, patch_size.
+    """Write codes_t and codes_f (C, P), times (P,) of their starts in s, ch_names, sfreq, patch_size.
 
     The file appears under its name only when it is whole.
     """
@@ -115,14 +129,19 @@ def _write(output: Path, codes: Codes, ch_names: tuple[str, ...], tokenizer: Dua
     with partial.open("wb") as file:
         np.savez_compressed(
             file,
-            codes_t=codes.t.numpy().astype(np.uint16),
-            codes_f=codes.f.numpy().astype(np.uint16),
+            codes_t=codes.t.numpy().astype(_dtype(sizes.n_codes_t)),
+            codes_f=codes.f.numpy().astype(_dtype(sizes.n_codes_f)),
             times=np.arange(codes.t.shape[1]) * (sizes.patch_size / sizes.sfreq),
             ch_names=np.array(ch_names),
             sfreq=sizes.sfreq,
             patch_size=sizes.patch_size,
         )
     os.replace(partial, output)
+
+
+def _dtype(n_codes: int) -> type[np.unsignedinteger]:
+    """Of codes in a file: uint16, unless the codebook needs more."""
+    return np.uint16 if n_codes <= 2**16 else np.uint32
 
 
 if __name__ == "__main__":
