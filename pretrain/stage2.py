@@ -7,18 +7,15 @@ accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from codebrain import masking, prediction
 from codebrain.backbone import BackboneConfig
 from codebrain.config import command, parse
-from codebrain.data.format import write_text
 from codebrain.data.windows import Batch, SplitConfig, WindowDataset
 from codebrain.model import MaskedTokenModel
 from codebrain.patches import to_model_units
@@ -92,10 +89,10 @@ def main() -> int:
     """Run the command."""
     config = parse(Stage2Config, prog="stage2.py", description=(__doc__ or "").splitlines()[0])
     run = launch.start(config.run_dir, config.loop, config)
+    tokenizer, train, valid = _open(config, run)
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0
-    tokenizer, train, valid = _open(config, run)
     sizes = dataclasses.asdict(config.model)
     model = MaskedTokenModel(tokenizer.config.n_codes_t, tokenizer.config.n_codes_f, **sizes).to(run.device)
     task = Stage2(config, run, tokenizer, valid)
@@ -128,31 +125,14 @@ def _open(config: Stage2Config, run: Run) -> tuple[DualTokenizer, WindowDataset,
             f"{config.model.patch_size}; the two must be equal."
         )
     train, valid, summary = open_corpus(config.data, sizes, config.split)
-    _require_same_codes(run, tokenizer)
+    stores = {str(store.path): store.fingerprint() for store in train.stores}
+    run.keep_to({**stores, f"tokenizer {config.tokenizer}": fingerprint(tokenizer)})
     run.say(summary)
     if config.token_cache == "on":
         batch_size = config.loop.eval_batch_size or config.loop.batch_size
         codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size)
         train, valid = train.with_codes(codes), valid.with_codes(codes)
     return tokenizer, train, valid
-
-
-def _require_same_codes(run: Run, tokenizer: DualTokenizer) -> None:
-    """Note which codes a run predicts, and refuse to take it up with others. Collective."""
-    path, problem = run.path / "codes.json", [""]
-    if run.is_main:
-        now = {"tokenizer": fingerprint(tokenizer), "n_codes": [tokenizer.config.n_codes_t, tokenizer.config.n_codes_f]}
-        if run.has_checkpoint and (before := json.loads(path.read_text())) != now:
-            problem = [
-                f"{run.path} predicts the codes of another tokenizer: codebooks of {before['n_codes']} codes, weights "
-                f"{before['tokenizer'][:12]}; this one has {now['n_codes']}, weights {now['tokenizer'][:12]}. Give the "
-                "tokenizer that the run was started with, or another --run_dir."
-            ]
-        else:
-            write_text(path, json.dumps(now) + "\n")
-    broadcast_object_list(problem)
-    if problem[0]:
-        raise ValueError(problem[0])
 
 
 class Stage2:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codebrain.data.format import Store
@@ -138,7 +139,7 @@ def test_truncated_checkpoint_is_passed_over(store: Store, tmp_path: Path) -> No
     weights.write_bytes(weights.read_bytes()[:-100])
     result = run(TOY, *arguments(store, broken))
     assert result.returncode == 0
-    assert "step-00000012 is damaged (model.safetensors)" in result.stderr
+    assert "step-00000012 is damaged (model.safetensors) and passed over" in result.stderr
     assert_same_end(whole, broken)
 
 
@@ -179,15 +180,31 @@ def test_a_mistake_in_the_first_command_may_be_mended(store: Store, tmp_path: Pa
     train(store, tmp_path / "run")
 
 
-def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("keep_last", [1, 2, 3, 5, 20])
+def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path, keep_last: int) -> None:
+    for step in range(1, 11):
+        (tmp_path / f"step-{step:08d}").mkdir()
+        checkpoint.prune(tmp_path, keep_last, best_step=2)
+    kept = sorted(int(path.name.removeprefix("step-")) for path in tmp_path.iterdir())
+    last = list(range(max(1, 11 - keep_last), 11))
+    assert kept == sorted({2, *last})
+
+
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [("save_file", SafetensorError("No space left on device")), ("publish", OSError(28, "No space left on device"))],
+)
+def test_full_disk_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception
+) -> None:
     model = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint.save(tmp_path, model, optimizer, {"step": 1})
 
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(checkpoint, writer, full)
     with pytest.raises(OSError, match=r"No space left.*The last good one is step-00000001"):
         checkpoint.save(tmp_path, model, optimizer, {"step": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

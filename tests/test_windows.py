@@ -10,7 +10,7 @@ import torch
 
 from codebrain.data.codes import CodeFiles
 from codebrain.data.format import Store, dequantise
-from codebrain.data.windows import Request, SplitConfig, WindowDataset, split_subjects
+from codebrain.data.windows import Request, SplitConfig, WindowDataset, _drawn, split_subjects
 from codebrain.training.sampling import StepRequests, eval_batches, train_loader
 from tests.conftest import write_toy_store
 
@@ -76,16 +76,31 @@ def test_no_subject_on_both_sides(dataset: WindowDataset) -> None:
     train, valid = split_subjects(dataset, SplitConfig(valid_fraction=0.4))
     assert not set(train.subject_names) & set(valid.subject_names)
     assert len(train) + len(valid) == len(dataset)
-    assert len(valid.subject_names) == 2
     _, named = split_subjects(dataset, SplitConfig(valid_subjects=["s3", "s[01]"]))
     assert named.subject_names == ("s0", "s1", "s3")
 
 
-def test_a_subject_keeps_its_side_when_a_store_is_added(stores: list[Store]) -> None:
-    config = SplitConfig(valid_fraction=0.4)
-    alone = split_subjects(WindowDataset(stores[:1]), config)[1].subject_names
-    together = split_subjects(WindowDataset(stores), config)[1].subject_names
-    assert alone == together
+def test_a_subject_keeps_its_side_when_others_are_added() -> None:
+    config = SplitConfig(valid_fraction=0.3)
+    few, many = [f"s{i}" for i in range(20)], [f"s{i}" for i in range(60)]
+    assert _drawn(few, config) == _drawn(many, config) & set(few)
+    assert len(_drawn(["alone"], SplitConfig(valid_fraction=0.01))) == 1
+    assert len(_drawn([f"s{i}" for i in range(1000)], config)) == pytest.approx(300, abs=60)
+
+
+def test_rows_are_found_by_number_not_by_place(tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    path = store.path / "recordings.csv"
+    head, first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([head, *others[::-1], first]) + "\n")
+    assert WindowDataset([store.path]).subjects([0, 12, 24]).tolist() == ["s0", "s1", "s2"]
+
+
+def test_a_corpus_and_a_task_store_train_together(tmp_path: Path) -> None:
+    labelled = write_toy_store(tmp_path / "task", n_subjects=1, classes=("a", "b"))
+    dataset = WindowDataset([labelled, write_toy_store(tmp_path / "corpus", n_subjects=1)])
+    assert dataset[Request(np.array([0, 12]))].label is None
+    assert dataset[Request(np.array([0, 1]))].label is not None
 
 
 @pytest.mark.parametrize(

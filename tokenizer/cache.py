@@ -8,6 +8,7 @@ store's contents: a changed tokenizer or store cannot meet old codes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def fingerprint(tokenizer: DualTokenizer) -> str:
     digest = hashlib.sha256(repr(tokenizer.config).encode())
     for name, tensor in sorted(tokenizer.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -64,6 +65,8 @@ def ensure_codes(
         for shard in store.shards
         if not target.has(shard)
     ]
+    # Every process must have looked before the first one writes, or they would share the work differently.
+    accelerator.wait_for_everyone()
     total = sum(shard.n for _, shard, _ in missing)
     with tqdm(total=total, unit="window", desc="codes", disable=not (accelerator.is_main_process and total)) as bar:
         for store, shard, target in missing[accelerator.process_index :: accelerator.num_processes]:
@@ -83,7 +86,8 @@ def _write(store: Store, shard: Shard, path: Path, tokenizer: DualTokenizer, bat
         codes = tokenizer.encode(batch.x, batch.ch_names)
         parts.append(torch.stack([codes.t, codes.f], dim=1).cpu().numpy().astype(np.uint16))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    # Two runs on one store may compute the same codes at once.
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     with partial.open("wb") as file:
         np.save(file, np.concatenate(parts))
     publish(partial, path)

@@ -25,6 +25,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -179,6 +180,14 @@ class Store:
     def hours(self) -> float:
         """Hours of EEG in all windows."""
         return sum(shard.n * shard.n_times for shard in self.shards) / self.info.sfreq / 3600
+
+    def recording(self, row: int) -> Recording:
+        """The recording that /recording refers to by its row number, wherever it stands in recordings.csv."""
+        return self._by_row[row]
+
+    @cached_property
+    def _by_row(self) -> dict[int, Recording]:
+        return {recording.row: recording for recording in self.recordings}
 
     def fingerprint(self) -> str:
         """Hash over the contents of all shards and the sampling rate: what is derived from a store is kept under it."""

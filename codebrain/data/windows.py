@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import hashlib
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -42,8 +41,8 @@ class SplitConfig:
     """Which subjects are held out to validate on."""
 
     valid_fraction: float = 0.1
-    """Share of the subjects to hold out, at least one; drawn by a hash of the subject's name, so that the same subject
-    falls on the same side in every store."""
+    """Share of the subjects to hold out, at least one. A subject's side follows from a hash of the name, the same in
+    every store and whatever stores are added; the share is met on average."""
     valid_subjects: list[str] = dataclasses.field(default_factory=list)
     """Names of the subjects to hold out, instead of a share; wildcards such as `Subject3*` are understood."""
     seed: int = 0
@@ -201,7 +200,7 @@ class WindowDataset(Dataset[Batch]):
             (start, start + count)
             for first, (store, shard) in zip(self._first, self._shards, strict=False)
             for start, (row, count) in zip(_run_starts(first, shard), shard.runs, strict=True)
-            if store.recordings[row].subject in wanted
+            if store.recording(row).subject in wanted
         ]
         return self._with(_intersect(np.array(kept, dtype=np.int64).reshape(-1, 2), self._segments))
 
@@ -222,7 +221,7 @@ class WindowDataset(Dataset[Batch]):
             first = self._first[self._shard_of(start)]
             for begin, (row, count) in zip(_run_starts(first, shard), shard.runs, strict=True):
                 if begin < stop and begin + count > start:
-                    names.add(store.recordings[row].subject)
+                    names.add(store.recording(row).subject)
         return tuple(sorted(names))
 
     def recording(self, window: int) -> Recording:
@@ -231,7 +230,7 @@ class WindowDataset(Dataset[Batch]):
         store, shard = self._shards[index]
         ends = np.cumsum([count for _, count in shard.runs])
         row, _ = shard.runs[int(np.searchsorted(ends, window - self._first[index], side="right"))]
-        return store.recordings[row]
+        return store.recording(row)
 
     def describe(self, window: int) -> str:
         """Where a window comes from, in words, for messages."""
@@ -288,7 +287,7 @@ class WindowDataset(Dataset[Batch]):
             subject=tuple(self.recording(index).subject for index in request.window),
             offset=request.offset,
             global_size=request.global_size or n,
-            label=None if labels[0] is None else torch.from_numpy(np.asarray(labels)),
+            label=None if None in labels else torch.from_numpy(np.asarray(labels)),
             codes_t=None if pair is None else pair[:, 0],
             codes_f=None if pair is None else pair[:, 1],
         )
@@ -358,8 +357,14 @@ def split_subjects(dataset: WindowDataset, config: SplitConfig) -> tuple[WindowD
 def _drawn(names: Sequence[str], config: SplitConfig) -> set[str]:
     if not 0 < config.valid_fraction < 1:
         raise ValueError(f"--split.valid_fraction is {config.valid_fraction}; it must lie between 0 and 1.")
-    order = sorted(names, key=lambda name: hashlib.sha256(f"{config.seed}:{name}".encode()).digest())
-    return set(order[: max(1, math.floor(config.valid_fraction * len(names)))])
+    place = {name: _place(name, config.seed) for name in names}
+    # The lowest subject is held out in any case: some must be.
+    return {min(place, key=place.__getitem__)} | {name for name in names if place[name] < config.valid_fraction}
+
+
+def _place(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the subject's name and the seed alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7]) / 2**56
 
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
         (partial / _STATE).write_text(json.dumps(state, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         publish(partial, final)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         kept = latest(folder)
         raise OSError(
@@ -102,8 +103,8 @@ def at_step(folder: Path, step: int) -> Checkpoint:
 def prune(folder: Path, keep_last: int, best_step: int | None) -> None:
     """Delete all but the last `keep_last` checkpoints and the best one."""
     names = sorted(path for path in folder.glob("step-*") if not path.name.endswith(PARTIAL_SUFFIX))
-    for path in names[: len(names) - max(1, keep_last)]:
-        if path.name != f"step-{best_step or 0:08d}" or best_step is None:
+    for path in names[: -max(1, keep_last)]:
+        if best_step is None or path.name != f"step-{best_step:08d}":
             shutil.rmtree(path)
 
 
@@ -117,7 +118,7 @@ def _undamaged(folder: Path) -> Iterator[Checkpoint]:
         except (OSError, ValueError, KeyError) as error:
             damaged = [f"{_STATE}: {error}"]
         if damaged:
-            _log.warning("checkpoint %s is damaged (%s); the one before it is used", path.name, ", ".join(damaged))
+            _log.warning("checkpoint %s is damaged (%s) and passed over", path.name, ", ".join(damaged))
             continue
         yield Checkpoint(path, state)
 

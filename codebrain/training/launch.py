@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from codebrain.config import to_dict, to_yaml
-from codebrain.data.format import write_text
+from codebrain.data.format import PARTIAL_SUFFIX, write_text
 from codebrain.training.logging import MetricsFile
 
 _log = logging.getLogger(__name__)
@@ -120,6 +120,34 @@ class Run:
         path = self.path / "summary.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def keep_to(self, inputs: dict[str, str]) -> None:
+        """Note the fingerprints of what the run reads, and refuse to take it up with others. Collective.
+
+        Parameters
+        ----------
+        inputs : dict
+            Name of each input (a store, a tokenizer) and the hash of its contents.
+
+        Raises
+        ------
+        ValueError
+            Something was trained here already, on inputs of other contents.
+        """
+        path, problem = self.path / "inputs.json", [""]
+        if self.is_main:
+            before = json.loads(path.read_text()) if self.has_checkpoint and path.exists() else inputs
+            changed = [name for name, fingerprint in inputs.items() if before.get(name) != fingerprint]
+            if changed:
+                problem = [
+                    f"{self.path} was trained with other contents of {', '.join(changed)}. Give what it was started "
+                    "with, or another --run_dir."
+                ]
+            else:
+                write_text(path, json.dumps(inputs, indent=1) + "\n")
+        broadcast_object_list(problem)
+        if problem[0]:
+            raise ValueError(problem[0])
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished. Collective."""
         if self.is_main:
@@ -178,7 +206,7 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
     broadcast_object_list(problem)
     if problem[0]:
         raise ValueError(problem[0])
-    accelerator.init_trackers("tensorboard")
+    accelerator.init_trackers("tensorboard" if loop.trackers == ["tensorboard"] else path.name)
     torch.manual_seed(loop.seed)
     return run
 
@@ -231,7 +259,7 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
 
 def has_checkpoint(path: Path) -> bool:
     """Whether a run's folder, or one inside it, holds a checkpoint."""
-    return next(path.rglob("checkpoints/step-*"), None) is not None
+    return any(not found.name.endswith(PARTIAL_SUFFIX) for found in path.rglob("checkpoints/step-*"))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

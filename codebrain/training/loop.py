@@ -67,8 +67,29 @@ class _State:
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the training figures since they were last logged."""
     n_summed: int = 0
-    skipped: int = 0
-    """Updates that float16 scaling skipped."""
+
+
+class _Clock:
+    """Time that steps take, validations and saves left out."""
+
+    def __init__(self) -> None:
+        self._seconds, self._steps = 0.0, 0
+        self.restart()
+
+    def restart(self) -> None:
+        """A step begins."""
+        self._started = time.monotonic()
+
+    def step(self) -> None:
+        """A step ends."""
+        self._seconds += time.monotonic() - self._started
+        self._steps += 1
+
+    def read(self, windows_per_step: int) -> dict[str, float]:
+        """Mean over the steps since this was last called."""
+        seconds = self._seconds / self._steps
+        self._seconds, self._steps = 0.0, 0
+        return {"seconds_per_step": seconds, "windows_per_s": windows_per_step / seconds}
 
 
 def fit(
@@ -136,9 +157,9 @@ def fit(
     batches = train_loader(requests, train, num_workers=loop.num_workers, pin=run.device.type == "cuda")
     windows_per_step = loop.batch_size * loop.accumulation * run.world
     progress = Progress(first=state.step, total=loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
-    clock = time.monotonic()
     if state.step == 0:
         _validate(run, model, evaluate, state, best)
+    clock = _Clock()
     with _sigterm() as asked_to_stop:
         while state.step < loop.total_steps and not (patience and state.since_best >= patience):
             rate = learning_rate(state.step, optim, loop.total_steps)
@@ -150,24 +171,21 @@ def fit(
             state.step += 1
             stop = _accumulate(run, state, scalars, asked_to_stop.is_set())
             progress.update(state.sums["train/loss"] / state.n_summed)
+            clock.step()
 
             last = state.step == loop.total_steps
             if state.step % loop.log_every == 0 or last:
-                seconds = (time.monotonic() - clock) / state.n_summed
-                clock = time.monotonic()
-                _log_training(
-                    run, state, rate, {"seconds_per_step": seconds, "windows_per_s": windows_per_step / seconds}
-                )
+                _log_training(run, state, rate, clock.read(windows_per_step))
             improved = False
             if state.step % loop.eval_every == 0 or last:
                 improved = _validate(run, model, evaluate, state, best)
-                clock = time.monotonic()
             if improved or last or stop or state.step % loop.save_every == 0:
                 _save(run, model, optimizer, state)
             if stop and not last:
                 progress.close()
                 run.say(f"stopped by SIGTERM after step {state.step}, which is saved; launch again to go on from it.")
                 raise SystemExit(INTERRUPTED)
+            clock.restart()
     progress.close()
     assert state.best_value is not None, "the last step is always validated"
     return FitResult(state.step, state.best_step, state.best_value, state.last)
@@ -239,10 +257,9 @@ def _update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if accelerator.optimizer_step_was_skipped:
-        state.skipped += 1
         sums["train/grad_norm"] = torch.zeros_like(norm)
     if accelerator.scaler is not None:
-        sums["train/skipped_updates"] = float(state.skipped)
+        sums["train/skipped_updates"] = float(accelerator.optimizer_step_was_skipped)
     return sums
 
 
@@ -309,12 +326,15 @@ def _validate(run: Run, model: nn.Module, evaluate: EvaluateFn, state: _State, b
     model.train()
     run.log(state.step, state.last)
     value = state.last[key]
-    better = state.best_value is None or (value < state.best_value if mode == "min" else value > state.best_value)
-    if better and state.step > 0:
+    if state.step == 0:
+        return False
+    record = state.best_value
+    better = record is None or math.isnan(record) or (value < record if mode == "min" else value > record)
+    if better:
         state.best_step, state.best_value, state.since_best = state.step, value, 0
     else:
         state.since_best += 1
-    return better and state.step > 0
+    return better
 
 
 def _save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
