@@ -254,7 +254,10 @@ def _on_hub(repo_id: str, hub: dict[str, Any]) -> Source:
         if isinstance(error, FileNotFoundError):
             raise
         raise FileNotFoundError(f"{repo_id}: no such file or folder, and the Hub cannot be reached: {error}") from error
-    raise FileNotFoundError(f"{repo_id}: no weights in this Hub repository (looked for {', '.join(WEIGHT_FILES)})")
+    raise FileNotFoundError(
+        f"{repo_id}: no such file or folder here, and no weights of this name on the Hub, as far as it could be reached "
+        f"(looked for {', '.join(WEIGHT_FILES)})"
+    )
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

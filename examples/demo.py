@@ -51,6 +51,8 @@ class DemoConfig:
 def main() -> int:
     """Run every step, then print what came out."""
     config = parse(DemoConfig, prog="demo.py", description=(__doc__ or "").splitlines()[0])
+    if config.task and not config.data:
+        raise ValueError(f"--task {config.task} needs --data, the folder of its recordings")
     folder = Path(config.run_dir)
     recordings = Path(config.data) if config.data else folder / "recordings"
     corpus, tasks = folder / "corpus", folder / "task"
@@ -94,13 +96,13 @@ def step(title: str, program: str, *arguments: object) -> None:
 
 
 def print_table(corpus: Path, runs: dict[str, Path], labelled: bool) -> None:
-    """Figures of all steps, on subjects that none of them trained on."""
+    """Figures of all steps, each on subjects that it did not train on."""
     rows = [*corpus_rows(corpus), *tokenizer_rows(last_validation(runs["tokenizer"]))]
     rows += backbone_rows(last_validation(runs["backbone"]))
     if labelled:
         rows += classifier_rows(json.loads((runs["classifier"] / "report.json").read_text()))
     width = max(len(name) for name, _ in rows)
-    print("\n== what came out (all on held-out subjects)")
+    print("\n== what came out (each step on subjects that it held out)")
     for name, value in rows:
         print(f"{name:<{width}}  {value}")
     print("\n== figures")

@@ -7,13 +7,12 @@
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
 #SBATCH --signal=TERM@120
-#SBATCH --requeue
 
 set -euo pipefail
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export first
 
-# Two minutes before the limit SLURM sends SIGTERM to the processes, which save and exit with 75; requeue to go on.
+# Two minutes before the limit SLURM sends SIGTERM to the processes, which save and exit; submit the same script again to go on.
 srun bash -c 'accelerate launch --multi_gpu --num_processes $((8 * SLURM_NNODES)) --num_machines "$SLURM_NNODES" \
     --machine_rank "$SLURM_NODEID" --main_process_ip "$first" --main_process_port 29500 \
     --mixed_precision bf16 --dynamo_backend no \

@@ -100,10 +100,11 @@ def main() -> int:
     """Run the command."""
     config = parse(Stage1Config, prog="stage1.py", description=(__doc__ or "").splitlines()[0])
     run = launch.start(config.run_dir, config.loop, config)
+    train, valid, summary = open_corpus(config.data, config.model, config.split)
+    run.keep_to({str(store.path): store.fingerprint() for store in train.stores})
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0
-    train, valid, summary = open_corpus(config.data, config.model, config.split)
     run.say(summary)
     require_patches(config.model, train)
     model = DualTokenizer(config.model).to(run.device)

@@ -44,6 +44,10 @@ class MaskConfig:
     symmetric: bool = False
     """Whether each window is also shown with the other patches hidden (LaBraM)."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"--mask.ratio is {self.ratio}; it must lie between 0 and 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage2Config:

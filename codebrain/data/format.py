@@ -151,7 +151,9 @@ class Store:
             )
         if not index.exists():
             hint = (
-                "its preparation has not finished; run the same codebrain-prep command again to complete it"
+                "no window was usable; its recordings.csv says why"
+                if (folder / "recordings.csv").exists() and not list(folder.glob("shards/*.h5"))
+                else "its preparation has not finished; run the same codebrain-prep command again to complete it"
                 if (folder / "shards").exists()
                 else "a store has a file store.json; was another folder meant?"
             )

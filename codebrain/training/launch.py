@@ -59,6 +59,15 @@ class LoopConfig:
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where to send scalars besides metrics.jsonl: tensorboard, wandb, mlflow (the latter two must be installed)."""
 
+    def __post_init__(self) -> None:
+        least = {"eval_batch_size": 0, "num_workers": 0}
+        for name in (
+            *("total_steps", "batch_size", "accumulation", "eval_batch_size", "log_every", "eval_every"),
+            *("save_every", "keep_last", "num_workers"),
+        ):
+            if (value := getattr(self, name)) < least.get(name, 1):
+                raise ValueError(f"--loop.{name} is {value}; it must be at least {least.get(name, 1)}")
+
 
 @dataclass
 class Run:
