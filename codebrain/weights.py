@@ -255,7 +255,7 @@ def _on_hub(repo_id: str, hub: dict[str, Any]) -> Source:
             raise
         raise FileNotFoundError(f"{repo_id}: no such file or folder, and the Hub cannot be reached: {error}") from error
     raise FileNotFoundError(
-        f"{repo_id}: no such file or folder here, and no weights of this name on the Hub, as far as it could be reached "
+        f"{repo_id}: no such file or folder here, and no weights of that name on the Hub as far as it could be reached "
         f"(looked for {', '.join(WEIGHT_FILES)})"
     )
 

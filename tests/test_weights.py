@@ -274,7 +274,7 @@ def test_the_hub_gets_and_gives_the_three_files(tmp_path, monkeypatch):
     assert again.n_outputs == 4
     assert same(dict(again.backbone.state_dict()), dict(model.backbone.state_dict()))
     (hub / "someone" / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no weights in this Hub repository"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder here"):
         CodeBrain.from_pretrained("someone/empty")
 
 
