@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo_run
 
-.PHONY: demo test env lint benchmark clean
+.PHONY: demo test env lint clean
 
 # Whole pipeline on simulated recordings, or on your own: make demo DATA=folder [TASK=mental_arithmetic]
 demo: $(VENV)/.installed

@@ -65,11 +65,6 @@ class Progress:
         self._bar.set_postfix_str(f"loss {loss:.4g}, {rate * self._windows:.3g} windows/s", refresh=False)
         self._bar.update()
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        if not self._bar.disable:
-            tqdm.write(text)
-
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
