@@ -49,9 +49,7 @@ _FLOOR = 1e-6
 def require(names: list[Baseline]) -> None:
     """Raise ValueError if a baseline needs a package that is not installed."""
     if "tangent_space" in names and importlib.util.find_spec("pyriemann") is None:
-        raise ValueError(
-            "--baselines tangent_space needs pyriemann: `pip install pyriemann`, or leave the baseline out"
-        )
+        raise ValueError("--baseline tangent_space needs pyriemann: `pip install pyriemann`, or leave the baseline out")
 
 
 def log_band_power(windows_uv: npt.NDArray[np.floating], sfreq: float) -> Floats:

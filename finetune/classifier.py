@@ -27,7 +27,7 @@ from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.data.format import PARTIAL_SUFFIX, publish
 from codebrain.model import CodeBrain
 from codebrain.patches import patchify, to_model_units
-from codebrain.weights import read_config, read_state_dict, resolve
+from codebrain.weights import read_state_dict, resolve
 from finetune.config import FROM_SCRATCH
 from finetune.heads import Head, HeadConfig
 from finetune.task import Task
@@ -90,16 +90,6 @@ def load_backbone(ckpt: str, sizes: BackboneConfig) -> EEGSSM:
         if source.config is not None and _model_type(source.config) == MODEL_TYPE:
             return load(source.weights.parent)[0].backbone
         return CodeBrain.from_pretrained(ckpt, n_outputs=None).backbone
-
-
-def check_ckpt(ckpt: str) -> None:
-    """Raise as `load_backbone` does for what can be told without building a model."""
-    if ckpt == FROM_SCRATCH:
-        return
-    with _naming(ckpt):
-        config = resolve(ckpt).config
-        if config is not None and _model_type(config) != MODEL_TYPE:
-            read_config(config)
 
 
 @contextmanager

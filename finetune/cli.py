@@ -7,6 +7,7 @@ RUN/  config.yaml  splits.json  seed-0/ (or fold-0/seed-0/)  export/  report.jso
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -23,7 +24,7 @@ from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
 from finetune import baselines, classifier, figures, markdown, report, splits
-from finetune.classifier import backbone_features, check_ckpt, fresh_backbone, load_backbone
+from finetune.classifier import backbone_features, fresh_backbone, load_backbone
 from finetune.config import FROM_SCRATCH, Baseline, FinetuneConfig
 from finetune.data import Data, open_data
 from finetune.markdown import MAIN
@@ -51,8 +52,9 @@ def run_command(argv: list[str] | None = None) -> int:
     config = parse(
         FinetuneConfig, argv, prog="codebrain-finetune", description="Train a classifier on a task store and judge it."
     )
-    baselines.require(config.baselines)
-    check_ckpt(config.ckpt)
+    baselines.require(config.baseline)
+    # Before there is a folder: a damaged file of weights leaves nothing behind.
+    pretrained = load_backbone(config.ckpt, config.backbone)
     data = open_data(config.data)
     made = _planned(config, data)
     # Only what concerns the whole run; every trial has a loop of its own.
@@ -63,7 +65,6 @@ def run_command(argv: list[str] | None = None) -> int:
         return 0
     _on_main(run, lambda: _confirm(run, made, data))
     _announce(run, config, data, made)
-    pretrained = load_backbone(config.ckpt, config.backbone)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
     run.say(_on_main(run, lambda: _conclude(run, config, data, made, results)))
     run.finish({"report": "report.md"})
@@ -106,7 +107,7 @@ def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits) -> Non
 
 
 def _network_arms(config: FinetuneConfig) -> list[str]:
-    return [MAIN, *([UNTRAINED] if UNTRAINED in config.baselines else [])]
+    return [MAIN, *([UNTRAINED] if UNTRAINED in config.baseline else [])]
 
 
 def _trials(
@@ -117,7 +118,7 @@ def _trials(
 
     def backbone(seed: int) -> EEGSSM:
         torch.manual_seed(seed)
-        return fresh_backbone(pretrained) if random else load_backbone(config.ckpt, config.backbone)
+        return fresh_backbone(pretrained) if random else copy.deepcopy(pretrained)
 
     @lru_cache(maxsize=1)  # seeds come one after another, and the features of one may be large
     def compute(seed: int) -> FrozenFeatures:
@@ -130,7 +131,7 @@ def _trials(
     for seed in config.seeds:
         for number, fold in enumerate(made.folds):
             name = f"seed-{seed}" if len(made.folds) == 1 else f"fold-{number}/seed-{seed}"
-            yield Trial(
+            trial = Trial(
                 run=run,
                 config=config,
                 data=data,
@@ -140,7 +141,11 @@ def _trials(
                 name=name if arm == MAIN else f"{arm}/{name}",
                 backbone=backbone,
                 frozen=frozen,
-            ).execute()
+            )
+            result = trial.execute()
+            figure = f"valid_{data.task.selection}"
+            run.say(f"{trial.name}: {figure} {result.facts[figure]:.3f} at step {result.facts['best_step']}")
+            yield result
 
 
 # --- conclusion ----------------------------------------------------------------------------------------------------
@@ -148,7 +153,7 @@ def _trials(
 
 def _conclude(run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]]) -> str:
     """Baselines, report, pictures, export; on the main process. Returns what to print."""
-    for name in config.baselines:
+    for name in config.baseline:
         if name != UNTRAINED:
             results[name] = _baseline(name, config, data, made)
     arms = Arms(data.task, results)

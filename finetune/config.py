@@ -28,6 +28,9 @@ class TrainingConfig:
     """Stop after as many epochs without a better validation; 0 never does."""
     batch_size: int = 64
     """Windows per optimizer update, over all processes together."""
+    micro_batch: int = 32
+    """Most windows that a process computes at a time. Dropout is drawn for each such part of a batch, so that one
+    process and two (with a batch of two parts or more) give the same result."""
     head_lr: float = 5e-4
     """Peak learning rate of the head; the backbone's is `optim.lr`."""
     layer_decay: float = 1.0
@@ -46,7 +49,7 @@ class TrainingConfig:
     """Autocast of the forward pass."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "micro_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--training.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.layer_decay <= 1:
@@ -76,7 +79,7 @@ class FinetuneConfig:
     mean; `attention`: one layer on a learnt weighted mean."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """One model is trained per seed (weights, order of the data, dropout); the report has their mean and spread."""
-    baselines: list[Baseline] = field(default_factory=lambda: ["band_power"])
+    baseline: list[Baseline] = field(default_factory=lambda: ["band_power"])
     """What to compare with on the same splits. `band_power`: log band power and logistic regression; `tangent_space`:
     Riemannian tangent space and logistic regression (needs pyriemann); `untrained`: the same training on a backbone of
     the same sizes with random weights."""
@@ -93,5 +96,5 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"--seeds is {self.seeds}; give one or more different numbers")
-        if "untrained" in self.baselines and self.ckpt == FROM_SCRATCH:
-            raise ValueError("--baselines untrained compares with random weights, and --ckpt none has them already")
+        if "untrained" in self.baseline and self.ckpt == FROM_SCRATCH:
+            raise ValueError("--baseline untrained compares with random weights, and --ckpt none has them already")

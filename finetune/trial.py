@@ -32,7 +32,7 @@ from finetune.config import FinetuneConfig
 from finetune.data import Data
 from finetune.heads import Head, HeadConfig
 from finetune.metrics import Predictions
-from finetune.predict import FrozenFeatures, moments, outputs
+from finetune.predict import FrozenFeatures, Outputs, moments, outputs
 from finetune.splits import Fold
 
 _SELECTION = "valid/selection"
@@ -203,10 +203,7 @@ class Trial:
         """Predict with the best weights, write predictions and the model."""
         task, folder, judged = self.data.task, sub.path / "predictions", {}
         for side in self._judged:
-            # The whole model even after a probe: what is judged is what is exported.
-            with torch.no_grad(), sub.accelerator.autocast():
-                found = outputs(sub, self._side(side), lambda batch: model(batch.x), sub.loop.batch_size)
-            predictions = found.predictions(task, self.data.windows)
+            predictions = self._predict(sub, model, side).predictions(task, self.data.windows)
             judged[side] = metrics.score(task.kind, predictions)
             if sub.is_main:
                 folder.mkdir(exist_ok=True)
@@ -224,6 +221,16 @@ class Trial:
         sub.accelerator.wait_for_everyone()
         return facts
 
+    def _predict(self, sub: Run, model: Classifier, side: str) -> Outputs:
+        """Outputs for the windows of a side; a probe has the features of its backbone already."""
+        dataset = self._side(side)
+        with torch.no_grad(), sub.accelerator.autocast():
+            if self.config.mode != "probe":
+                return outputs(sub, dataset, lambda batch: model(batch.x), sub.loop.batch_size)
+            frozen = self.frozen(self.seed)
+            unread = frozen.windows(dataset, self.data.windows.label)
+            return outputs(sub, unread, lambda batch: model.head(frozen(batch)), sub.loop.batch_size)
+
     @property
     def _judged(self) -> list[str]:
         return [side for side, _ in self.fold.sides() if side != "train"]
@@ -233,13 +240,13 @@ class Trial:
 
     def _loop(self) -> LoopConfig:
         """Epochs as steps. The batch is divided over the processes, so that their number changes no result."""
-        training, world = self.config.training, self.run.world
-        if training.batch_size % world:
-            raise ValueError(f"--training.batch_size {training.batch_size} does not divide by {world} processes")
+        training = self.config.training
+        micro, accumulation = micro_batches(training.batch_size, training.micro_batch, self.run.world)
         per_epoch = max(1, round(len(self.fold.train) / training.batch_size))
         return LoopConfig(
             total_steps=training.epochs * per_epoch,
-            batch_size=training.batch_size // world,
+            batch_size=micro,
+            accumulation=accumulation,
             log_every=min(20, per_epoch),
             eval_every=per_epoch,
             save_every=per_epoch,
@@ -248,3 +255,15 @@ class Trial:
             num_workers=training.num_workers,
             mixed_precision=training.mixed_precision,
         )
+
+
+def micro_batches(batch_size: int, micro_batch: int, world: int) -> tuple[int, int]:
+    """Windows of a micro-batch, and how many of them each process computes for an update.
+
+    As large as divides a process's share and `micro_batch` allows.
+    """
+    share, rest = divmod(batch_size, world)
+    if rest:
+        raise ValueError(f"--training.batch_size {batch_size} does not divide by {world} processes")
+    size = max(n for n in range(1, min(share, micro_batch) + 1) if share % n == 0)
+    return size, share // size

@@ -21,13 +21,14 @@ from finetune.classifier import layer_scale
 from finetune.config import FinetuneConfig
 from finetune.metrics import Predictions, score
 from finetune.predict import moments
+from finetune.trial import micro_batches
 from tests.processes import ROOT
 from tests.processes import run as run_program
 from tests.reference_finetune import TINY, write_task_store
 
 PUBLISHED = [0, 0, 0, 0, 1, 1, 2, 2]
 LEARNT = (
-    *("--seeds", "0", "1", "--baselines", "band_power"),
+    *("--seeds", "0", "1", "--baseline", "band_power"),
     *("--training.head_lr", "1e-2", "--optim.lr", "1e-2", "--training.epochs", "15", "--training.patience", "0"),
 )
 
@@ -188,7 +189,7 @@ def test_probe_then_full_starts_from_the_probe(store, tmp_path, monkeypatch):
 def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(finished, store, tmp_path):
     report = launch(
         store, tmp_path / "r", "--mode", "probe", "--head", "linear", "--split.kind", "kfold", "--split.n_folds", "3",
-        "--baselines", "untrained", "band_power", ckpt=finished[0],
+        "--baseline", "untrained", "band_power", ckpt=finished[0],
     )  # fmt: skip
     for arm in ("codebrain", "untrained", "band_power"):
         entry = report["arms"][arm]["test"]
@@ -201,11 +202,11 @@ def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(
 
 def test_several_classes_and_a_regression(tmp_path):
     three = write_task_store(tmp_path / "three", n_subjects=6, class_names=("a", "b", "c"))
-    report = launch(three, tmp_path / "r3", "--mode", "probe", "--head", "linear", "--baselines", "band_power")
+    report = launch(three, tmp_path / "r3", "--mode", "probe", "--head", "linear", "--baseline", "band_power")
     assert report["selected_by"] == "valid/kappa"
     assert report["chance"]["balanced_accuracy"] == pytest.approx(1 / 3)
     number = write_task_store(tmp_path / "number", n_subjects=6, class_names=())
-    report = launch(number, tmp_path / "rn", "--mode", "probe", "--head", "linear", "--baselines", "band_power")
+    report = launch(number, tmp_path / "rn", "--mode", "probe", "--head", "linear", "--baseline", "band_power")
     assert report["selected_by"] == "valid/r2"
     assert report["arms"]["band_power"]["test"]["metrics"]["r2"]["mean"] > 0.6
     assert report["arms"]["codebrain"]["test"]["metrics"]["r2"]["mean"] > -0.5, "it begins at the mean"
@@ -252,8 +253,8 @@ def test_a_run_that_was_killed_ends_with_the_same_report(store, tmp_path, monkey
 
 def test_two_processes_give_the_report_of_one(store, tmp_path):
     flags = (
-        "--mode", "probe_then_full", "--head", "linear", "--training.dropout", "0",
-        "--backbone.drop_prob", "0", "--backbone.spectral_dropout", "0",
+        "--mode", "probe_then_full", "--head", "linear", "--training.dropout", "0.2", "--training.micro_batch", "8",
+        "--backbone.drop_prob", "0.1", "--backbone.spectral_dropout", "0.1",
     )  # fmt: skip
     one = launch(store, tmp_path / "1", *flags)
     line = ("--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / '2'}", *TINY, *flags)
@@ -266,6 +267,15 @@ def test_two_processes_give_the_report_of_one(store, tmp_path):
         np.testing.assert_array_equal(a.window, b.window)
         np.testing.assert_allclose(a.score, b.score, atol=2e-5)
     assert one["arms"]["codebrain"]["test"]["metrics"] == two["arms"]["codebrain"]["test"]["metrics"]
+
+
+def test_one_process_computes_the_same_parts_of_a_batch_as_several():
+    assert micro_batches(64, 32, 1) == (32, 2)
+    assert micro_batches(64, 32, 2) == (32, 1)
+    assert micro_batches(48, 32, 1) == (24, 2)
+    assert micro_batches(8, 32, 1) == (8, 1)
+    with pytest.raises(ValueError, match="batch_size 7 does not divide by 2 processes"):
+        micro_batches(7, 32, 2)
 
 
 def test_a_process_without_windows_joins_the_moments():
@@ -293,6 +303,10 @@ def test_checkpoints_that_are_none_are_refused(store, tmp_path):
     (tokenizer / "config.json").write_text('{"model_type": "codebrain-tokenizer"}')
     save_file({"encoder.weight": torch.zeros(1)}, tokenizer / "model.safetensors")
     refused("'codebrain-tokenizer'.*stage-2 run", store, tmp_path / "b", ckpt=tokenizer.parent)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((tokenizer / "model.safetensors").read_bytes()[:-2])
+    refused("broken.*may be incomplete.*copy or download it again", store, tmp_path / "c", ckpt=broken)
+    assert not [path for path in "abc" if (tmp_path / path).exists()], "nothing is left behind"
 
 
 def test_stores_that_cannot_be_learnt_from_are_refused(tmp_path):
@@ -342,7 +356,7 @@ def test_splits_may_be_mended_until_something_was_trained(store, tmp_path, monke
     ("flags", "message"),
     [
         (["--seeds", "1", "1"], "one or more different numbers"),
-        (["--baselines", "untrained"], "--ckpt none has them already"),
+        (["--baseline", "untrained"], "--ckpt none has them already"),
         (["--training.epochs", "0"], "must be at least 1"),
         (["--training.layer_decay", "1.5"], "not above 1"),
         (["--split.kind", "kfold", "--split.n_folds", "9"], "n_folds is 9, but the store has 8 subjects"),
@@ -356,7 +370,7 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_written(stor
 
 def test_pyriemann_is_asked_for_only_where_it_is_needed(store, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    refused("pip install pyriemann", store, tmp_path / "r", "--baselines", "tangent_space")
+    refused("pip install pyriemann", store, tmp_path / "r", "--baseline", "tangent_space")
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

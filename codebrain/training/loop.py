@@ -242,7 +242,8 @@ def _update(
         batch = next(batches).to(run.device)
         windows += batch.window.tolist()
         generator.set_state(start)
-        torch.manual_seed(_key(loop.seed, state.step, micro, run.rank, _DRAW_TORCH))
+        # By the place in the global batch: one process with two micro-batches draws what two with one each do.
+        torch.manual_seed(_key(loop.seed, state.step, micro * run.world + run.rank, 0, _DRAW_TORCH))
         last = micro == loop.accumulation - 1
         with nullcontext() if last else accelerator.no_sync(model):
             with accelerator.autocast():
