@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import mne
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import firwin, oaconvolve, resample_poly
 
 Samples = npt.NDArray[np.floating]
@@ -25,6 +27,7 @@ Samples = npt.NDArray[np.floating]
 _MAX_DENOMINATOR = 10_000
 _ZERO_CROSSINGS = 16
 _KAISER_BETA = 8.0  # images and aliases 80 dB down, so that millivolts of offset leave no trace
+_MAX_WEIGHTS = 1_000_000  # of the resampling matrix; 512 to 200 Hz takes 10 000
 _NOTCH_TRANSITION = 0.5  # Hz
 
 
@@ -79,7 +82,11 @@ class Fir:
 
 
 class Resampler:
-    """Polyphase change of the sampling rate by `up / down`."""
+    """Polyphase change of the sampling rate by `up / down`.
+
+    `up` outputs further on, the same weights meet the inputs `down` further on: some such rounds together are one
+    matrix product, which BLAS has done in a fifth of the time that `scipy.signal.resample_poly` takes.
+    """
 
     def __init__(self, ratio: Fraction) -> None:
         self.up, self.down = ratio.numerator, ratio.denominator
@@ -87,16 +94,44 @@ class Resampler:
         self.half = _ZERO_CROSSINGS * faster
         self.kernel = firwin(2 * self.half + 1, 1 / faster, window=("kaiser", _KAISER_BETA))
         self.reach = math.ceil(self.half / self.up)
+        # A block takes in about as many samples as it shares with its neighbours.
+        rounds = math.ceil(2 * self.reach / self.down)
+        self.step, self.block = rounds * self.down, rounds * self.up
+        self.weights = self._weights() if (self.step + 2 * self.reach) * self.block <= _MAX_WEIGHTS else None
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
         # From a multiple of `down`, so that the piece's first sample falls on a sample of the output.
-        first = (start * self.down // self.up - self.reach) // self.down * self.down
+        first = (start // self.up - self._rounds_before) * self.down
         return first, -(-(stop - 1) * self.down // self.up) + self.reach + 1
 
     def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
-        skipped = start - self.needs(start, stop)[0] // self.down * self.up
+        skipped = start % self.up
+        if self.weights is not None:
+            return self._by_blocks(x, self.weights.astype(x.dtype), skipped + stop - start)[:, skipped:]
+        # Rates without a small common multiple would need a large matrix.
+        skipped += self._rounds_before * self.up
         y = resample_poly(x, self.up, self.down, axis=-1, window=self.kernel.astype(x.dtype))
         return y[:, skipped : skipped + stop - start]
+
+    @property
+    def _rounds_before(self) -> int:
+        return -(-self.reach // self.down)
+
+    def _weights(self) -> npt.NDArray[np.float64]:
+        """(inputs, outputs) weight of each sample that a block sees in each that it makes."""
+        inputs, outputs = np.arange(-self.reach, self.step + self.reach)[:, None], np.arange(self.block)
+        lag = outputs * self.down - inputs * self.up  # at the common multiple of both rates
+        inside = np.clip(lag + self.half, 0, 2 * self.half)
+        return np.where(abs(lag) <= self.half, self.up * self.kernel[inside], 0.0)
+
+    def _by_blocks(self, x: Samples, weights: Samples, n: int) -> Samples:
+        """The first `n` output samples."""
+        n_blocks = -(-n // self.block)
+        x = x[:, self._rounds_before * self.down - self.reach :]
+        missing = (n_blocks - 1) * self.step + len(weights) - x.shape[1]
+        x = np.pad(x, [(0, 0), (0, max(missing, 0))])
+        seen = sliding_window_view(x, len(weights), axis=1)[:, :: self.step][:, :n_blocks]
+        return (np.ascontiguousarray(seen) @ weights).reshape(len(x), -1)[:, :n]
 
 
 class Chain:
@@ -124,7 +159,7 @@ class Chain:
         ratio = Fraction(config.sfreq / sfreq).limit_denominator(_MAX_DENOMINATOR)
         rate = config.sfreq if config.order == "resample_first" else sfreq
         kernel = design_kernel(config, rate, line_hz)
-        resampler = None if ratio == 1 else Resampler(ratio)
+        resampler = None if ratio == 1 else _resampler(ratio)
         fir = None if kernel is None else Fir(kernel)
         stages = (resampler, fir) if config.order == "resample_first" else (fir, resampler)
         self.stages: list[Stage] = [stage for stage in stages if stage is not None]
@@ -155,6 +190,11 @@ class Chain:
         return spans
 
 
+# One for all recordings of a corpus: designing a filter takes as long as applying it to a minute.
+_resampler = lru_cache(maxsize=16)(Resampler)
+
+
+@lru_cache(maxsize=16)
 def design_kernel(config: CleanConfig, rate: float, line_hz: float | None) -> npt.NDArray[np.float64] | None:
     """Kernel of band-pass and notch together at `rate` Hz, as MNE designs them; None if there is nothing to do.
 
@@ -191,6 +231,8 @@ def _read_beyond(read: Callable[[int, int], Samples], start: int, stop: int, n_t
     """Samples `start` to `stop`; beyond the ends the recording goes on point-reflected, then constant."""
     x = read(max(start, 0), min(stop, n_times))
     before, after = max(-start, 0), max(stop - n_times, 0)
+    if not before and not after:
+        return x
     return np.concatenate([*_reflected(x, before, "left"), x, *_reflected(x, after, "right")], axis=1)
 
 

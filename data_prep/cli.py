@@ -157,6 +157,8 @@ def _task(arguments: Sequence[str]) -> int:
     task: Task = _part(task_class, given)
     sources = task.sources(given.path)
     print(say_subjects(sources))
+    if said := task.warning():
+        print(said)
     preparation = Preparation(
         store=given.output, recipe=task.recipe(), sources=sources, constants=task.constants(), task=task
     )

@@ -55,9 +55,9 @@ class Montage:
     note: str = ""
     """What had to be done, for the recording's row."""
 
-    def __call__(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """(C_in, T) samples of the file's channels to (C_out, T)."""
-        return x if self.matrix is None else self.matrix @ x
+        return x if self.matrix is None else self.matrix.astype(x.dtype) @ x
 
 
 def plan_montage(labels: Sequence[str], config: MontageConfig) -> Montage:
@@ -84,6 +84,12 @@ def plan_montage(labels: Sequence[str], config: MontageConfig) -> Montage:
             matrix[index, source] += weight
     matrix = _rereference(matrix, at, config.reference)
     return _montage(wanted, labels, matrix, note=f"interpolated {', '.join(missing)}" if missing else "")
+
+
+def missing_channels(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of the named channels that a recording with these labels neither has nor gives as a difference."""
+    at = _index(labels)
+    return [name for name in names if _row(_canonical(name), at) is None]
 
 
 def _montage(wanted: list[str], labels: Sequence[str], matrix: npt.NDArray[np.float64], note: str) -> Montage:

@@ -8,6 +8,7 @@ recordings.csv store.json written last, by `codebrain.data.format`
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -98,7 +99,7 @@ class Preparation:
     def _plan(self, folder: Path) -> list[str]:
         """Recordings in the order of their rows: those of an earlier run keep theirs, new ones follow."""
         path = folder / "progress" / "plan.json"
-        identity = {"format_version": FORMAT_VERSION, **self.constants}
+        identity = {"format_version": FORMAT_VERSION, **self.constants, **self._split_of_files()}
         rows: list[str] = []
         if path.exists():
             plan = json.loads(path.read_text(encoding="utf-8"))
@@ -117,6 +118,15 @@ class Preparation:
             partial.write_text(json.dumps({"constants": identity, "recordings": rows}, indent=1), encoding="utf-8")
             publish(partial, path)
         return rows
+
+    def _split_of_files(self) -> dict[str, str]:
+        """Where a data set divides its files, that is a constant: another file can move the sides of the others."""
+        sides = {source.key: source.part for source in self.sources if source.part}
+        return (
+            {"split_of_files": hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()[:16]}
+            if sides
+            else {}
+        )
 
     def _finish(self, folder: Path, results: Sequence[Result]) -> Store:
         for left_over in (folder / "shards").glob(f"*{PARTIAL_SUFFIX}"):

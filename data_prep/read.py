@@ -14,11 +14,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import mne
 import numpy as np
 import numpy.typing as npt
+from mne.io.edf.edf import RawEDF
 from scipy.fft import rfft, rfftfreq
 from scipy.signal.windows import hann
 
@@ -30,8 +31,10 @@ _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
 # What the system says to places that only a damaged header can name; all else may go better another time.
 _ERRORS_OF_FILE = (None, errno.EINVAL, errno.EOVERFLOW)
 
+_HELD_BYTES = 64 << 20  # an hour of 19 channels at 100 Hz
 _N_PROBES = 8
 _PROBE_SECONDS = 5.0
+_EVERY = 8  # so many samples tell a median well enough
 _LINE_FREQUENCIES = (50.0, 60.0)
 _LINE_EXCESS_DB = 6.0
 
@@ -74,6 +77,37 @@ class Probe:
     """Frequency of the line noise, if a line stands out."""
 
 
+class Readable(Protocol):
+    """What preparation needs of a recording: of a file that MNE reads, or of an array of trials."""
+
+    path: Path
+    labels: tuple[str, ...]
+    eeg_labels: tuple[str, ...]
+    sfreq: float
+    n_times: int
+    note: str
+
+    @property
+    def trial_times(self) -> int:
+        """Samples after which another trial begins, that no filter may mix with this one."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of the recording."""
+
+    def restrict(self, labels: Sequence[str]) -> None:
+        """Forget the other channels."""
+
+    def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.floating]:
+        """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts."""
+
+    def annotations(self) -> tuple[Annotation, ...]:
+        """The recording's annotations in the order of their onsets."""
+
+    def person(self) -> tuple[str, str]:
+        """Age in years and sex, "" where they are not known."""
+
+
 class OpenRecording:
     """A recording that can be read piece by piece, in microvolts.
 
@@ -93,11 +127,12 @@ class OpenRecording:
 
     def __init__(self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse") -> None:
         self.path = path
-        with _faults_of(path, "cannot be read, it may be damaged"):
+        with faults_of(path, "cannot be read, it may be damaged"):
             length = _check_length(path, truncated)
         notes = [length, "" if unit == "auto" else f"its numbers taken for {unit}"]
         self.note = "; ".join(note for note in notes if note)
         self._unit = unit
+        self._held: tuple[list[int], npt.NDArray[np.float64]] | None = None
         self._raw = _open(path)
         self._describe()
 
@@ -113,6 +148,11 @@ class OpenRecording:
             raise UnusableError(f"empty: {self.n_times} samples, less than a second")
 
     @property
+    def trial_times(self) -> int:
+        """All of it: the recording is continuous."""
+        return self.n_times
+
+    @property
     def seconds(self) -> float:
         """Length of the recording."""
         return self.n_times / self.sfreq
@@ -122,16 +162,29 @@ class OpenRecording:
         rates = _native_rates(self._raw)
         if rates is not None and max(rates[label] for label in labels) < max(rates.values()):
             self._raw = _open(self.path, exclude=[label for label in self.labels if label not in labels])
+            self._held = None
             self._describe()
 
     def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts."""
-        with _faults_of(self.path, f"samples {start} to {stop} cannot be read"):
+        """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts, not to be written to.
+
+        A short recording is read from disk once and kept.
+        """
+        if 8 * len(picks) * self.n_times > _HELD_BYTES:
+            return self._read(picks, start, stop)
+        if self._held is None or self._held[0] != list(picks):
+            self._held = (list(picks), self._read(picks, 0, self.n_times))
+        return self._held[1][:, start:stop]
+
+    def _read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
+        with faults_of(self.path, f"samples {start} to {stop} cannot be read"):
             volts = self._raw.get_data(picks=list(picks), start=start, stop=stop, verbose="error")
         if self._unit == "auto":
-            return volts * 1e6
-        stored = volts / _header_volts(self._raw)[list(picks), None]
-        return stored * (_VOLTS[self._unit] * 1e6)
+            volts *= 1e6
+        else:
+            volts *= 1e6 * _VOLTS[self._unit] / _header_volts(self._raw)[list(picks), None]
+        volts.flags.writeable = False
+        return volts
 
     def annotations(self) -> tuple[Annotation, ...]:
         """The recording's annotations in the order of their onsets."""
@@ -155,7 +208,7 @@ class OpenRecording:
         return (str(years) if 0 <= years < 110 else ""), sex
 
 
-def probe(recording: OpenRecording, picks: Sequence[int], *, find_line: bool = False) -> Probe:
+def probe(recording: Readable, picks: Sequence[int], *, find_line: bool = False) -> Probe:
     """Look at a few stretches of a recording, evenly spread; for line noise only if asked to."""
     length = min(recording.n_times, round(_PROBE_SECONDS * recording.sfreq))
     starts = np.unique(np.linspace(0, recording.n_times - length, _N_PROBES).astype(int))
@@ -163,7 +216,7 @@ def probe(recording: OpenRecording, picks: Sequence[int], *, find_line: bool = F
     x = np.where(np.isfinite(x), x, np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any number has a nan for its median
-        offset = np.nan_to_num(np.nanmedian(x, axis=(1, 2)))
+        offset = np.nan_to_num(np.nanmedian(x[..., ::_EVERY], axis=(1, 2)))
     second = math.floor(recording.sfreq)
     per_second = x[..., : length // second * second].reshape(*x.shape[:2], -1, second).std(axis=-1)
     moving = per_second[per_second > 0]
@@ -189,13 +242,15 @@ def check_amplitude(amplitude_uv: float, limits: GuardConfig, unit: Unit) -> Non
 
 
 def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
-    with _faults_of(path, "cannot be read, it may be damaged"), warnings.catch_warnings():
+    with faults_of(path, "cannot be read, it may be damaged"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if path.suffix.lower() == ".rec":  # polysomnographs give EDF this name, which MNE's own function refuses
+            return RawEDF(path, verbose="error", **only_edf)
         return mne.io.read_raw(path, preload=False, verbose="error", **only_edf)
 
 
 @contextlib.contextmanager
-def _faults_of(path: Path, what: str) -> Iterator[None]:
+def faults_of(path: Path, what: str) -> Iterator[None]:
     """Turn the file's faults into UnusableError; those of memory and disk stay, the disk's with the file's name."""
     try:
         yield
@@ -218,7 +273,7 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
     """Compare a file's size with what its header promises; the note says what was kept."""
     if path.is_file() and path.stat().st_size == 0:
         raise UnusableError("empty file")
-    if path.suffix.lower() not in (".edf", ".bdf"):
+    if path.suffix.lower() not in (".edf", ".rec", ".bdf"):
         return ""
     promised = _promised_bytes(path)
     size = path.stat().st_size

@@ -46,11 +46,14 @@ class WindowPlan:
     """The windows of a recording before anything is known about their content."""
 
     start: npt.NDArray[np.int64]
-    """(n,) first sample of each window at the store's sampling rate, ascending."""
+    """(n,) first sample of each window at the store's sampling rate, ascending; trials lie end to end. A window that
+    reaches beyond either end of the recording goes on at the other."""
     label: npt.NDArray[np.int64] | None = None
     """(n,) class of each window, in a task."""
     split: npt.NDArray[np.int8] | None = None
     """(n,) 0 train, 1 valid, 2 test, in a task that fixes it."""
+    length: npt.NDArray[np.int64] | None = None
+    """(n,) samples that each window covers; another number than a window has is resampled to it. None: all alike."""
 
 
 def grid(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> npt.NDArray[np.int64]:

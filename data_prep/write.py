@@ -16,12 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import resample
 
 from codebrain.data.format import Recording, Shard, ShardWriter, write_text
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
-from data_prep.read import OpenRecording, UnusableError, check_amplitude, probe
+from data_prep.read import OpenRecording, Readable, UnusableError, check_amplitude, probe
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowPlan, fault, grid, is_marked_bad
 
@@ -32,15 +33,32 @@ _PIECE_SECONDS = 300.0
 class Cutter(Protocol):
     """Decides where the windows of a recording lie, and in a task how they are labelled."""
 
-    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+    def open(self, source: Source, recipe: Recipe) -> Readable:
+        """Open one recording; UnusableError if it cannot be used."""
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Plan the windows of one recording; UnusableError if it has none."""
 
+    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """What is done to each clean window (C, T) at the very end."""
 
-@dataclass(frozen=True)
-class EverywhereCutter:
+
+class FileCutter:
+    """Recordings that are files, whose windows are kept as they are."""
+
+    def open(self, source: Source, recipe: Recipe) -> Readable:
+        """Open the file through MNE."""
+        return OpenRecording(Path(source.file), unit=recipe.unit, truncated=recipe.truncated)
+
+    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Nothing."""
+        return window_uv
+
+
+class EverywhereCutter(FileCutter):
     """Consecutive windows over the whole recording: a corpus."""
 
-    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Fill the recording with windows."""
         return WindowPlan(start=grid(recipe.windows, sfreq=recipe.clean.sfreq, n_times=chain.n_out, edge=chain.edge))
 
@@ -163,17 +181,17 @@ def _is_about_store(error: OSError, store: str) -> bool:
 
 def _prepare(job: Job) -> Result:
     recipe = job.recipe
-    recording = OpenRecording(Path(job.source.file), unit=recipe.unit, truncated=recipe.truncated)
+    recording = job.cutter.open(job.source, recipe)
     unfit = bids.unfit_channels(recording.path)
     montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
     check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
-    chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
+    chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
     plan = job.cutter.cut(job.source, recording, chain, recipe)
     offset = found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(picks))
-    windows = _Windows(recording, montage, picks, chain, offset, recipe)
+    windows = _Windows(recording, montage, picks, chain, offset, job)
     tally = _Tally(montage.ch_names)
     with ShardWriter(
         job.store,
@@ -185,7 +203,7 @@ def _prepare(job: Job) -> Result:
         has_split=job.has_split,
     ) as writer:
         for chosen in windows.pieces(plan.start):
-            kept, uv = windows.usable(plan.start[chosen], tally)
+            kept, uv = windows.usable(plan, chosen, tally)
             index = chosen[kept]
             writer.append(
                 uv,
@@ -224,35 +242,42 @@ class _Windows:
 
     def __init__(
         self,
-        recording: OpenRecording,
+        recording: Readable,
         montage: Montage,
         picks: Sequence[int],
         chain: Chain,
         offset_uv: npt.NDArray[np.float64],
-        recipe: Recipe,
+        job: Job,
     ) -> None:
         self._recording, self._montage, self._picks, self._chain = recording, montage, picks, chain
         self._offset = offset_uv[:, None]
-        self._recipe = recipe
+        self._recipe = recipe = job.recipe
+        self._finish = job.cutter.finish
         self._marks = recording.annotations() if recipe.windows.skip_bad else ()
         self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
 
     def pieces(self, starts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
-        """Indices of the windows that are made together: those that begin in the same stretch of the recording."""
-        stretch = (starts / (_PIECE_SECONDS * self._recipe.clean.sfreq)).astype(int)
-        for number in np.unique(stretch):
-            yield np.flatnonzero(stretch == number)
+        """Indices of the windows that are made together: those that begin in the same stretch of the same trial."""
+        stretch = np.floor(starts / (_PIECE_SECONDS * self._recipe.clean.sfreq)).astype(int)
+        stretches, which = np.unique(np.stack([self._trial(starts), stretch]), axis=1, return_inverse=True)
+        for number in range(stretches.shape[1]):
+            yield np.flatnonzero(which == number)
 
-    def usable(self, starts: npt.NDArray[np.int64], tally: _Tally) -> tuple[list[int], npt.NDArray[np.floating]]:
-        """Those of the windows at `starts` that nothing is wrong with: their indices and (m, C, T) microvolts."""
+    def usable(
+        self, plan: WindowPlan, chosen: npt.NDArray[np.intp], tally: _Tally
+    ) -> tuple[list[int], npt.NDArray[np.floating]]:
+        """Those of the chosen windows that nothing is wrong with: their indices and (m, C, T) microvolts."""
         config, sfreq = self._recipe.windows, self._recipe.clean.sfreq
-        first, last = int(starts.min()), int(starts.max()) + self.length
+        starts = plan.start[chosen]
+        stops = starts + (self.length if plan.length is None else plan.length[chosen])
+        first = int(starts.min())
         broken = _Broken(self._recording, self._chain, sfreq)
-        x = self._chain.clean(lambda start, stop: self._read(start, stop, broken), first, last)
+        x = self._clean(first, int(stops.max()), broken)
         kept: list[int] = []
-        for index, start in enumerate(starts.tolist()):
-            window = x[:, start - first : start - first + self.length]
-            begin, end = start / sfreq, (start + self.length) / sfreq
+        windows: list[npt.NDArray[np.floating]] = []
+        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+            window = x[:, start - first : stop - first]
+            begin, end = start / sfreq, stop / sfreq
             if is_marked_bad(self._marks, begin, end):
                 reason, channels = "marked bad", np.empty(0, dtype=np.intp)
             elif (channels := broken.channels(begin, end)).size:
@@ -263,8 +288,29 @@ class _Windows:
                 tally.add(reason, channels)
             else:
                 kept.append(index)
-        windows = [x[:, start - first : start - first + self.length] for start in starts[kept].tolist()]
+                whole = window if stop - start == self.length else resample(window, self.length, axis=1)
+                windows.append(self._finish(whole))
         return kept, np.stack(windows) if windows else np.empty((0, len(x), self.length))
+
+    def _trial(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Number of the trial in which each window begins."""
+        n_trials = self._recording.n_times // self._recording.trial_times
+        return np.clip(starts // self._chain.n_out, 0, n_trials - 1)
+
+    def _clean(self, first: int, last: int, broken: _Broken) -> npt.NDArray[np.floating]:
+        """Clean samples `first` to `last` of one trial, which goes on at its other end beyond either."""
+        trial = int(self._trial(np.array([first]))[0])
+        n_out, offset = self._chain.n_out, trial * self._recording.trial_times
+        first, last = first - trial * n_out, last - trial * n_out
+        spans = [(first + n_out, n_out), (max(first, 0), min(last, n_out)), (0, last - n_out)]
+        return np.concatenate(
+            [
+                self._chain.clean(lambda start, stop: self._read(start + offset, stop + offset, broken), start, stop)
+                for start, stop in spans
+                if 0 <= start < stop <= n_out
+            ],
+            axis=1,
+        )
 
     def _read(self, start: int, stop: int, broken: _Broken) -> npt.NDArray[np.floating]:
         """(C, stop - start) microvolts of the store's channels, finite: where it was not is noted in `broken`."""
@@ -280,7 +326,7 @@ class _Windows:
 class _Broken:
     """Where the recording holds no numbers; the filters carry each such sample as far as they reach."""
 
-    def __init__(self, recording: OpenRecording, chain: Chain, sfreq: float) -> None:
+    def __init__(self, recording: Readable, chain: Chain, sfreq: float) -> None:
         self._rate = recording.sfreq
         self._reach = chain.edge / sfreq
         self._spans: list[tuple[int, float, float]] = []
@@ -297,7 +343,7 @@ class _Broken:
         return np.array(sorted(near), dtype=np.intp)
 
 
-def _result(job: Job, recording: OpenRecording, montage: Montage, shard: Shard | None, tally: _Tally) -> Result:
+def _result(job: Job, recording: Readable, montage: Montage, shard: Shard | None, tally: _Tally) -> Result:
     told, header = bids.participant(recording.path, job.source.subject), recording.person()
     age, sex = (first or second for first, second in zip(told, header, strict=True))
     kept = shard.n if shard else 0

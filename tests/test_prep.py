@@ -214,7 +214,7 @@ def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys)
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "("], "no regular expression"),
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "xyz(\\d+)"], "fits no recording"),
         (["corpus", "{data}", "--output", "{data}"], "holds files but no preparation"),
-        (["task", "nonsense", "{data}", "--output", "{out}"], "there are: mental_arithmetic"),
+        (["task", "nonsense", "{data}", "--output", "{out}"], "there are: faced"),
         (["task", "mental_arithmetic", "{data}", "--output", "{out}"], "is it the data set `eegmat`?"),
         (["task", "mental_arithmetic", "{data}", "--output", "{out}", "--protocol", "mine"], "protocol"),
         (["synthetic", "{out}", "--subjects", "0"], "--subjects is 0"),

@@ -45,6 +45,8 @@ class Source:
     """Naming scheme that gave the subject; empty if the file name itself had to serve."""
     size: int = 0
     """Size in bytes."""
+    part: str = ""
+    """Side of the split ("train", "valid", "test") where a labelled data set fixes it by files."""
 
 
 def find_recordings(

@@ -12,13 +12,14 @@ from codebrain.config import to_dict
 from codebrain.data.format import TaskInfo
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids, find_recordings
-from data_prep.read import Annotation, OpenRecording, UnusableError
+from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, WindowPlan
+from data_prep.write import FileCutter
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events(Recipe):
+class Events(FileCutter, Recipe):
     """Windows at annotated events, labelled by a map from annotations to classes."""
 
     windows: WindowConfig = field(
@@ -57,7 +58,11 @@ class Events(Recipe):
         """All recordings of a folder."""
         return find_recordings([path], self.subject_pattern)
 
-    def cut(self, source: Source, recording: OpenRecording, chain: Chain, recipe: Recipe) -> WindowPlan:
+    def warning(self) -> str:
+        """Nothing: there is no published protocol."""
+        return ""
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Windows at the recording's annotated events; those that the filters' edges or its ends cut off are left."""
         marks = bids.events(recording.path) or recording.annotations()
         classes = self.info().class_names
