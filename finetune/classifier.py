@@ -44,13 +44,14 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, x_uv: Tensor) -> Tensor:
-        """Windows (B, C, T) in microvolts to logits (B, K)."""
+        """Windows (B, C, T) in microvolts to logits (B, K); a sequence head takes (B, L, C, T) and gives (B, L, K)."""
         return self.head(backbone_features(self.backbone, x_uv))
 
 
 def backbone_features(backbone: EEGSSM, x_uv: Tensor) -> Tensor:
-    """Features (B, C, P, D) of windows (B, C, T) in microvolts."""
-    return backbone(patchify(to_model_units(x_uv), backbone.config.patch_size))
+    """Features (..., C, P, D) of windows (..., C, T) in microvolts."""
+    patches = patchify(to_model_units(x_uv.flatten(0, -3)), backbone.config.patch_size)
+    return backbone(patches).unflatten(0, x_uv.shape[:-2])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ RUN/  config.yaml  splits.json  seed-0/ (or fold-0/seed-0/)  export/  report.jso
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +24,9 @@ from codebrain.config import command, parse
 from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
-from finetune import baselines, classifier, figures, markdown, report, splits
+from finetune import baselines, classifier, figures, markdown, report, sequences, splits
 from finetune.classifier import backbone_features, fresh_backbone, load_backbone
-from finetune.config import FROM_SCRATCH, Baseline, FinetuneConfig
+from finetune.config import FOLD, FROM_SCRATCH, Baseline, FinetuneConfig
 from finetune.data import Data, open_data
 from finetune.markdown import MAIN
 from finetune.predict import FrozenFeatures
@@ -53,10 +54,11 @@ def run_command(argv: list[str] | None = None) -> int:
         FinetuneConfig, argv, prog="codebrain-finetune", description="Train a classifier on a task store and judge it."
     )
     baselines.require(config.baseline)
-    # Before there is a folder: a damaged file of weights leaves nothing behind.
-    pretrained = load_backbone(config.ckpt, config.backbone)
     data = open_data(config.data)
     made = _planned(config, data)
+    # Before there is a folder: a damaged file of weights leaves nothing behind.
+    pretrained = _backbones(config, len(made.folds))
+    note = sequences.require(data.dataset, made, config.training.sequence_length) if config.head == "sequence" else ""
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
     run = start(config.run_dir, loop, config)
@@ -64,7 +66,7 @@ def run_command(argv: list[str] | None = None) -> int:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
     _on_main(run, lambda: _confirm(run, made, data))
-    _announce(run, config, data, made)
+    _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
     run.say(_on_main(run, lambda: _conclude(run, config, data, made, results)))
     run.finish({"report": "report.md"})
@@ -76,6 +78,13 @@ def _planned(config: FinetuneConfig, data: Data) -> Splits:
     if config.splits is None:
         return splits.make(data.windows, config.split)
     return splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
+
+
+def _backbones(config: FinetuneConfig, n_folds: int) -> list[EEGSSM]:
+    """The backbone that each fold starts from: the same for all, or each its own."""
+    if FOLD not in config.ckpt:
+        return [load_backbone(config.ckpt, config.backbone)] * n_folds
+    return [load_backbone(config.ckpt.replace(FOLD, str(number)), config.backbone) for number in range(n_folds)]
 
 
 def _confirm(run: Run, made: Splits, data: Data) -> None:
@@ -93,11 +102,11 @@ def _confirm(run: Run, made: Splits, data: Data) -> None:
     splits.write_manifest(path, splits.to_manifest(made, data.windows, hashes, data.store.fingerprint()))
 
 
-def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits) -> None:
+def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits, note: str) -> None:
     run.say(
         f"{data.task.name} ({data.task.protocol}): {len(data.dataset)} windows of {data.dataset.montages[0]}, "
         f"{len(data.dataset.subject_names)} subjects; {made.kind} split with {len(made.folds)} fold(s), "
-        f"{len(config.seeds)} seed(s)"
+        f"{len(config.seeds)} seed(s)" + (f"\n{note}" if note else "")
     )
     if not len(made.folds[0].test):
         run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
@@ -111,41 +120,43 @@ def _network_arms(config: FinetuneConfig) -> list[str]:
 
 
 def _trials(
-    run: Run, config: FinetuneConfig, data: Data, made: Splits, arm: str, pretrained: EEGSSM
+    run: Run, config: FinetuneConfig, data: Data, made: Splits, arm: str, pretrained: list[EEGSSM]
 ) -> Iterator[Result]:
     """Every fold and seed of an arm. Collective."""
     random = arm == UNTRAINED or config.ckpt == FROM_SCRATCH
 
-    def backbone(seed: int) -> EEGSSM:
+    def backbone(number: int, seed: int) -> EEGSSM:
         torch.manual_seed(seed)
-        return fresh_backbone(pretrained) if random else copy.deepcopy(pretrained)
+        return fresh_backbone(pretrained[number]) if random else copy.deepcopy(pretrained[number])
 
-    @lru_cache(maxsize=1)  # seeds come one after another, and the features of one may be large
-    def compute(seed: int) -> FrozenFeatures:
-        return FrozenFeatures(run, backbone(seed), data.dataset, FEATURE_BATCH)
+    @lru_cache(maxsize=1)  # trials that share features come one after another, and those of one may be large
+    def compute(number: int, seed: int) -> FrozenFeatures:
+        return FrozenFeatures(run, backbone(number, seed), data.dataset, FEATURE_BATCH)
 
-    def frozen(seed: int) -> FrozenFeatures:
-        # A pre-trained backbone is the same for all seeds, a random one is not.
-        return compute(seed if random else config.seeds[0])
+    def frozen(number: int, seed: int) -> FrozenFeatures:
+        # A random backbone is the same for all folds, a pre-trained one for all seeds.
+        return compute(0, seed) if random else compute(number if FOLD in config.ckpt else 0, config.seeds[0])
 
-    for seed in config.seeds:
-        for number, fold in enumerate(made.folds):
-            name = f"seed-{seed}" if len(made.folds) == 1 else f"fold-{number}/seed-{seed}"
-            trial = Trial(
-                run=run,
-                config=config,
-                data=data,
-                fold=fold,
-                number=number,
-                seed=seed,
-                name=name if arm == MAIN else f"{arm}/{name}",
-                backbone=backbone,
-                frozen=frozen,
-            )
-            result = trial.execute()
-            figure = f"valid_{data.task.selection}"
-            run.say(f"{trial.name}: {figure} {result.facts[figure]:.3f} at step {result.facts['best_step']}")
-            yield result
+    by_fold = itertools.product(range(len(made.folds)), config.seeds)
+    by_seed = ((number, seed) for seed in config.seeds for number in range(len(made.folds)))
+    for number, seed in by_seed if random else by_fold:
+        fold = made.folds[number]
+        name = f"seed-{seed}" if len(made.folds) == 1 else f"fold-{number}/seed-{seed}"
+        trial = Trial(
+            run=run,
+            config=config,
+            data=data,
+            fold=fold,
+            number=number,
+            seed=seed,
+            name=name if arm == MAIN else f"{arm}/{name}",
+            backbone=partial(backbone, number),
+            frozen=partial(frozen, number),
+        )
+        result = trial.execute()
+        figure = f"valid_{data.task.selection}"
+        run.say(f"{trial.name}: {figure} {result.facts[figure]:.3f} at step {result.facts['best_step']}")
+        yield result
 
 
 # --- conclusion ----------------------------------------------------------------------------------------------------
@@ -183,11 +194,11 @@ def _best(results: list[Result], task: Task) -> Result:
 
 
 def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
+    unfinished = target.with_name(target.name + PARTIAL_SUFFIX)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished)
     shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    unfinished.replace(target)
 
 
 def _draw_features(run: Run, data: Data, fold: Fold, side: str) -> None:

@@ -17,6 +17,9 @@ Baseline = Literal["band_power", "tangent_space", "untrained"]
 FROM_SCRATCH = "none"
 """Value of --ckpt for a backbone with random weights."""
 
+FOLD = "{fold}"
+"""Stands in --ckpt for the number of the fold."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -38,7 +41,10 @@ class TrainingConfig:
     dropout: float = 0.1
     """Dropout of the head; the backbone keeps its own."""
     hidden: int = 0
-    """First layer of an `mlp` head; 0 takes that of `codebrain.CodeBrain`, 4 times the width of the features."""
+    """First layer of an `mlp` head, 0 for that of `codebrain.CodeBrain`, 4 times the width of the features; width of a
+    `sequence` head, 0 for 512."""
+    sequence_length: int = 20
+    """Consecutive windows of a recording that a `sequence` head classifies together. A batch then counts sequences."""
     label_smoothing: float = 0.1
     """Label smoothing for more than two classes."""
     class_weights: ClassWeights = "balanced"
@@ -49,7 +55,7 @@ class TrainingConfig:
     """Autocast of the forward pass."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch"):
+        for name in ("epochs", "batch_size", "micro_batch", "sequence_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--training.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.layer_decay <= 1:
@@ -66,7 +72,8 @@ class FinetuneConfig:
 
     ckpt: str
     """Pre-trained backbone: a stage-2 run or export folder, a Hub id, a .pth or .safetensors; `none` starts from random
-    weights of the sizes in `backbone`."""
+    weights of the sizes in `backbone`. With `{fold}` in it each fold starts from a backbone of its own, such as one that
+    was pre-trained without that fold's subjects."""
     data: str
     """Task store, from `codebrain-prep task`."""
     run_dir: str
@@ -76,7 +83,8 @@ class FinetuneConfig:
     the other."""
     head: HeadKind = "mlp"
     """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `mean`: one layer on their
-    mean; `attention`: one layer on a learnt weighted mean."""
+    mean; `attention`: one layer on a learnt weighted mean; `sequence`: a transformer over consecutive windows, for
+    sleep."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """One model is trained per seed (weights, order of the data, dropout); the report has their mean and spread."""
     baseline: list[Baseline] = field(default_factory=lambda: ["band_power"])

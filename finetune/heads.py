@@ -1,6 +1,7 @@
 """Heads: from the backbone's features of a window to its logits.
 
-Shape letters: B batch, C channels, P patches per channel, D width of the features, K outputs.
+Shape letters: B batch, L windows of a sequence, C channels, P patches per channel, D width of the features, H width of
+a sequence head, K outputs.
 
 | head        | what it sees                            | montage | layers                                          |
 |-------------|-----------------------------------------|---------|-------------------------------------------------|
@@ -8,6 +9,7 @@ Shape letters: B batch, C channels, P patches per channel, D width of the featur
 | `linear`    | every feature of every patch, in place  | fixed   | one: C * P * D -> K                             |
 | `mean`      | the mean feature of all patches         | any     | one: D -> K                                     |
 | `attention` | a weighted mean, the weights learnt     | any     | one that weighs patches, one: D -> K            |
+| `sequence`  | every feature of up to L windows in row | fixed   | C * P * D -> H, a transformer layer, H -> K     |
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-HeadKind = Literal["mlp", "linear", "mean", "attention"]
+HeadKind = Literal["mlp", "linear", "mean", "attention", "sequence"]
+
+_SEQUENCE_WIDTH = 512
+_SEQUENCE_HEADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +33,24 @@ class HeadConfig:
 
     kind: HeadKind = "mlp"
     """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `mean`: one layer on the mean
-    over patches; `attention`: one layer on a learnt weighted mean."""
+    over patches; `attention`: one layer on a learnt weighted mean; `sequence`: neighbouring windows together."""
     n_chans: int
-    """Channels of a window. `mlp` and `linear` are bound to it."""
+    """Channels of a window. `mlp`, `linear` and `sequence` are bound to it."""
     n_patches: int
-    """Patches per channel. `mlp` and `linear` are bound to it."""
+    """Patches per channel. `mlp`, `linear` and `sequence` are bound to it."""
     width: int
     """Features per patch."""
     n_outputs: int
     """Logits: 1 for two classes and for a regression, otherwise one per class."""
     hidden: int = 0
-    """First layer of `mlp`; 0 takes that of `codebrain.CodeBrain`, 4 * width."""
+    """First layer of `mlp`, 0 for that of `codebrain.CodeBrain`, 4 * width; width of `sequence`, 0 for 512."""
+    sequence_length: int = 20
+    """Most windows that `sequence` looks at together."""
     n_queries: int = 4
     """Learnt queries of `attention`, each with weights of its own; they must divide the width."""
     dropout: float = 0.1
-    """Share of values dropped before the second and third layer of `mlp`, and of the pooled features of the others."""
+    """Share of values dropped before the second and third layer of `mlp`, within the transformer of `sequence`, and of
+    the pooled features of the others."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -51,6 +59,11 @@ class HeadConfig:
             raise ValueError(
                 f"an attention head with {self.n_queries} queries does not divide {self.width} features; "
                 f"take one of {', '.join(str(n) for n in range(1, 17) if self.width % n == 0)} queries"
+            )
+        if self.kind == "sequence" and (self.hidden % _SEQUENCE_HEADS or self.sequence_length < 1):
+            raise ValueError(
+                f"a sequence head of width {self.hidden} over {self.sequence_length} windows is impossible: the width "
+                f"must divide by its {_SEQUENCE_HEADS} attention heads, and there must be a window"
             )
 
     @property
@@ -64,8 +77,8 @@ class HeadConfig:
         return self.width if self.any_montage else self.n_chans * self.n_patches * self.width
 
     def check(self, shape: torch.Size) -> None:
-        """Raise ValueError unless the head takes features of this shape (B, C, P, D)."""
-        _, n_chans, n_patches, width = shape
+        """Raise ValueError unless the head takes features of this shape (..., C, P, D)."""
+        n_chans, n_patches, width = shape[-3:]
         if width != self.width:
             raise ValueError(f"the head takes features of width {self.width}, the backbone gives {width}")
         if not self.any_montage and (n_chans, n_patches) != (self.n_chans, self.n_patches):
@@ -106,7 +119,7 @@ class Head(nn.Module):
         nn.init.constant_(cast(nn.Linear, self.classify[-1]).bias, value)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, C, P, D) to logits (B, K).
+        """Features (B, C, P, D) to logits (B, K); for `sequence` (B, L, C, P, D) to (B, L, K), L being at most its own.
 
         Raises
         ------
@@ -157,10 +170,48 @@ def _pool(config: HeadConfig) -> nn.Module:
         return MeanPool()
     if config.kind == "attention":
         return AttentionPool(config.width, config.n_queries)
-    return nn.Flatten()
+    return nn.Flatten(-3)
+
+
+class Context(nn.Module):
+    """Let each window of a sequence see its neighbours: a place in the row, and a pre-norm transformer layer.
+
+    The layer is CBraMod's for sleep. The place is learnt from zero: without one, a layer of attention does not know
+    which window comes before which.
+    """
+
+    def __init__(self, width: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(length, width))
+        self.layer = nn.TransformerEncoderLayer(
+            width, _SEQUENCE_HEADS, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, H) to (B, L, H).
+
+        Raises
+        ------
+        ValueError
+            The sequences are longer than the head was made for.
+        """
+        if x.ndim != 3 or x.shape[1] > len(self.place):
+            raise ValueError(
+                f"a sequence head takes (sequences, windows, ...) of up to {len(self.place)} windows, "
+                f"not {tuple(x.shape)}"
+            )
+        return self.layer(x + self.place[: x.shape[1]])
 
 
 def _classifier(config: HeadConfig) -> nn.Sequential:
+    if config.kind == "sequence":
+        width = config.hidden or _SEQUENCE_WIDTH
+        return nn.Sequential(
+            nn.Linear(config.n_inputs, width),
+            nn.GELU(),
+            Context(width, config.sequence_length, config.dropout),
+            nn.Linear(width, config.n_outputs),
+        )
     if config.kind != "mlp":
         return nn.Sequential(nn.Dropout(config.dropout), _start_at_zero(nn.Linear(config.n_inputs, config.n_outputs)))
     sizes = [config.n_inputs, config.hidden or 4 * config.width, config.width]

@@ -49,15 +49,16 @@ class Outputs:
 
 def outputs(run: Run, dataset: WindowDataset, compute: Callable[[Batch], Tensor], batch_size: int) -> Outputs:
     """Apply `compute` to every window of a dataset. Collective; every process gets all of them."""
-    share = [
-        (batch.window.numpy(), compute(batch.to(run.device)).float().cpu().numpy())
-        for batch in eval_batches(dataset, batch_size, rank=run.rank, world=run.world)
-    ]
+    share = []
+    for batch in eval_batches(dataset, batch_size, rank=run.rank, world=run.world):
+        values = compute(batch.to(run.device)).float().cpu()
+        # Sequences of windows come as (B, L): from here on windows are what counts.
+        share.append((batch.window.flatten().numpy(), values.flatten(0, batch.window.ndim - 1).numpy()))
     parts: list[Any] = gather_object(share)
     window = np.concatenate([part[0] for part in parts])
     order = np.argsort(window)
-    values = np.concatenate([part[1] for part in parts])[order]
-    return Outputs(window=window[order], logits=torch.from_numpy(values))
+    logits = np.concatenate([part[1] for part in parts])[order]
+    return Outputs(window=window[order], logits=torch.from_numpy(logits))
 
 
 class FrozenFeatures:
@@ -120,7 +121,6 @@ class _Unread(WindowDataset):
             x=torch.empty(n, len(ch_names), 0),
             ch_names=ch_names,
             window=torch.from_numpy(np.asarray(request.window)),
-            subject=("",) * n,
             offset=request.offset,
             global_size=request.global_size or n,
             label=torch.from_numpy(self._label[request.window]),

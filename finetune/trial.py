@@ -33,6 +33,7 @@ from finetune.data import Data
 from finetune.heads import Head, HeadConfig
 from finetune.metrics import Predictions
 from finetune.predict import FrozenFeatures, Outputs, moments, outputs
+from finetune.sequences import SequenceDataset
 from finetune.splits import Fold
 
 _SELECTION = "valid/selection"
@@ -117,14 +118,18 @@ class Trial:
             width=backbone.config.out_channels,
             n_outputs=self.data.task.n_logits,
             hidden=training.hidden,
+            sequence_length=training.sequence_length,
             dropout=training.dropout,
         )
 
     def _fit_probe(self, phase: Run, head: Head) -> FitResult:
         """Train the head on features of the frozen backbone."""
         frozen = self.frozen(self.seed)
-        train, valid = (frozen.windows(self._side(side), self.data.windows.label) for side in ("train", "valid"))
-        share = eval_batches(train, phase.loop.batch_size, rank=phase.rank, world=phase.world)
+
+        def side(name: str) -> WindowDataset:
+            return frozen.windows(self._side(name), self.data.windows.label)
+
+        share = eval_batches(side("train"), phase.loop.batch_size, rank=phase.rank, world=phase.world)
         with torch.no_grad():
             pooled = (head.pool(frozen(batch.to(phase.device))) for batch in share)
             mean, spread = moments(phase, pooled, head.config.n_inputs)
@@ -134,7 +139,7 @@ class Trial:
         return self._fit(
             phase,
             head,
-            (train, valid),
+            side,
             parameter_groups(head, optim.weight_decay),
             dataclasses.replace(optim, lr=training.head_lr, min_lr=optim.min_lr * scale),
             lambda module, batch: module(frozen(batch)),
@@ -150,27 +155,28 @@ class Trial:
             return training.head_lr / optim.lr if part == "head" else layer_scale(rest, n_layers, training.layer_decay)
 
         groups = parameter_groups(model, optim.weight_decay, scale)
-        sides = (self._side("train"), self._side("valid"))
-        return self._fit(phase, model, sides, groups, optim, lambda module, batch: module(batch.x))
+        return self._fit(phase, model, self._side, groups, optim, lambda module, batch: module(batch.x))
 
     def _fit(
         self,
         phase: Run,
         model: nn.Module,
-        sides: tuple[WindowDataset, WindowDataset],
+        side: Callable[[str], WindowDataset],
         groups: list[dict[str, Any]],
         optim: OptimConfig,
         compute: Callable[[nn.Module, Batch], Tensor],
     ) -> FitResult:
-        task, training, (train, valid) = self.data.task, self.config.training, sides
+        task, training = self.data.task, self.config.training
+        train, valid = self._items(side("train"), for_training=True), self._items(side("valid"))
         labels = self.data.windows.label
         weights = task.class_weights(labels[self.fold.train], training.class_weights)
         on_device = weights.to(phase.device)
 
         def loss_fn(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
             assert batch.label is not None
-            logits = compute(module, batch)
-            return task.loss(logits, batch.label, weights=on_device, smoothing=training.label_smoothing), {}
+            label = batch.label.flatten()
+            logits = compute(module, batch).reshape(len(label), -1)
+            return task.loss(logits, label, weights=on_device, smoothing=training.label_smoothing), {}
 
         def evaluate(module: nn.Module) -> dict[str, float]:
             found = outputs(phase, valid, lambda batch: compute(module, batch), phase.loop.batch_size)
@@ -226,9 +232,9 @@ class Trial:
         dataset = self._side(side)
         with torch.no_grad(), sub.accelerator.autocast():
             if self.config.mode != "probe":
-                return outputs(sub, dataset, lambda batch: model(batch.x), sub.loop.batch_size)
+                return outputs(sub, self._items(dataset), lambda batch: model(batch.x), sub.loop.batch_size)
             frozen = self.frozen(self.seed)
-            unread = frozen.windows(dataset, self.data.windows.label)
+            unread = self._items(frozen.windows(dataset, self.data.windows.label))
             return outputs(sub, unread, lambda batch: model.head(frozen(batch)), sub.loop.batch_size)
 
     @property
@@ -238,11 +244,17 @@ class Trial:
     def _side(self, side: str) -> WindowDataset:
         return self.data.dataset.subset(getattr(self.fold, side))
 
+    def _items(self, windows: WindowDataset, *, for_training: bool = False) -> WindowDataset:
+        """What the head takes at a time: windows, or sequences of them."""
+        if self.config.head != "sequence":
+            return windows
+        return SequenceDataset(windows, self.config.training.sequence_length, only_whole=for_training)
+
     def _loop(self) -> LoopConfig:
         """Epochs as steps. The batch is divided over the processes, so that their number changes no result."""
         training = self.config.training
         micro, accumulation = micro_batches(training.batch_size, training.micro_batch, self.run.world)
-        per_epoch = max(1, round(len(self.fold.train) / training.batch_size))
+        per_epoch = max(1, round(len(self._items(self._side("train"), for_training=True)) / training.batch_size))
         return LoopConfig(
             total_steps=training.epochs * per_epoch,
             batch_size=micro,

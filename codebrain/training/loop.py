@@ -240,7 +240,7 @@ def _update(
     windows: list[int] = []
     for micro in range(loop.accumulation):
         batch = next(batches).to(run.device)
-        windows += batch.window.tolist()
+        windows += batch.window.flatten().tolist()
         generator.set_state(start)
         # By the place in the global batch: one process with two micro-batches draws what two with one each do.
         torch.manual_seed(_key(loop.seed, state.step, micro * run.world + run.rank, 0, _DRAW_TORCH))

@@ -1,0 +1,109 @@
+"""Sequences of windows: what a head that looks at neighbouring windows trains on and is judged by.
+
+A sequence is a stretch of consecutive windows of one recording, in the order of the store, all on the same side of the
+splits; a night scored in epochs of 30 s is a row of them. What is left at the end of a stretch is too short for
+training and makes a shorter sequence where every window must be answered.
+
+Shape letters: B sequences, L windows of a sequence, C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from codebrain.data.windows import Batch, Ids, Montage, Request, WindowDataset
+from finetune.splits import Splits
+
+
+class SequenceDataset(WindowDataset):
+    """Sequences of a dataset's windows, known by the number of their first window.
+
+    Those of one length form a group, which a batch never mixes.
+
+    Parameters
+    ----------
+    windows : WindowDataset
+        Of one montage.
+    length : int
+        Windows of a whole sequence.
+    only_whole : bool
+        Whether windows that fill no sequence are left out, for training, or make shorter ones.
+    """
+
+    def __init__(self, windows: WindowDataset, length: int, *, only_whole: bool) -> None:
+        super().__init__(windows.stores)
+        self._windows = windows
+        by_length: dict[int, list[int]] = {}
+        for start, stop in _stretches(windows):
+            for first in range(start, stop, length):
+                by_length.setdefault(min(length, stop - first), []).append(first)
+        self._first_of = {
+            size: np.array(first, dtype=np.int64)
+            for size, first in sorted(by_length.items(), reverse=True)
+            if size == length or not only_whole
+        }
+
+    def __len__(self) -> int:
+        return sum(self.group_sizes())
+
+    @property
+    def n_windows(self) -> int:
+        """Windows in all sequences."""
+        return sum(size * len(first) for size, first in self._first_of.items())
+
+    @property
+    def montages(self) -> tuple[Montage, ...]:
+        """The dataset's own, once for each length."""
+        return self._windows.montages * len(self._first_of)
+
+    def group_sizes(self) -> list[int]:
+        """Sequences of each length."""
+        return [len(first) for first in self._first_of.values()]
+
+    def ids(self, group: int | None = None, positions: Ids | None = None) -> Ids:
+        """First windows of sequences; see `WindowDataset.ids`."""
+        groups = list(self._first_of.values())
+        first = np.concatenate([*groups, np.arange(0)]) if group is None else groups[group]
+        return first if positions is None else first[positions]
+
+    def __getitem__(self, request: Request) -> Batch:
+        """A batch (B, L, C, T); labels and numbers of the windows are (B, L)."""
+        size = next(size for size, first in self._first_of.items() if np.isin(request.window[0], first))
+        window = (np.asarray(request.window)[:, None] + np.arange(size)).reshape(-1)
+        batch = self._windows[Request(window)]
+        shape = (len(request.window), size)
+        return dataclasses.replace(
+            batch,
+            x=batch.x.unflatten(0, shape),
+            window=batch.window.unflatten(0, shape),
+            label=None if batch.label is None else batch.label.unflatten(0, shape),
+            offset=request.offset,
+            global_size=request.global_size or len(request.window),
+        )
+
+
+def require(windows: WindowDataset, splits: Splits, length: int) -> str:
+    """Raise ValueError unless every fold has a sequence to train on; otherwise say what there is."""
+    words = []
+    for number, fold in enumerate(splits.folds):
+        whole = SequenceDataset(windows.subset(fold.train), length, only_whole=True)
+        if not len(whole):
+            raise ValueError(
+                f"no training recording of fold {number} has {length} consecutive windows. Lower "
+                "--training.sequence_length, or take another --head."
+            )
+        words.append(f"{len(whole)} ({len(fold.train) - whole.n_windows} windows fill none)")
+    return f"training sequences of {length} windows, by fold: {', '.join(words)}; no window is left out of a judgement"
+
+
+def _stretches(windows: WindowDataset) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of consecutive windows of the same recording."""
+    ids = np.sort(windows.ids())
+    row = windows._column("recording", ids)
+    edges = np.flatnonzero((np.diff(ids) != 1) | (np.diff(row) != 0)) + 1
+    for part in np.split(ids, edges):
+        if len(part):
+            yield int(part[0]), int(part[-1]) + 1
