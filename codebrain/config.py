@@ -14,12 +14,13 @@ import re
 import sys
 import types
 import typing
+from argparse import Action
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 Config = TypeVar("Config")
 
@@ -71,16 +72,29 @@ def parse(
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     leaves = dict(_leaves(config_class))
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the values below; flags override it.")
+    parser = ArgumentParser(
+        prog=prog,
+        usage=" ".join([prog, *map(_metavar, positional), "[--config FILE] [--KEY VALUE ...]"]),
+        description=description,
+        formatter_class=_Help,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", action="config", help="YAML file with any of the values below; flags override it."
+    )
     parser.add_class_arguments(config_class, as_group=False)
+    for action in parser._actions:
+        action.without_flag = action.dest in positional  # type: ignore[attr-defined]
+        if _is_list(leaves.get(action.dest)):
+            action.metavar = f"{_metavar(action.dest)} ..."
     given = sys.argv[1:] if argv is None else list(argv)
-    _require_config_file(given)
+    _require_config_file(given, leaves)
     arguments = _with_lists(given, leaves, positional)
     try:
         namespace = parser.parse_args(arguments)
     except ArgumentError as error:
-        raise ValueError(_explain(str(error), list(leaves))) from None
+        raise ValueError(explain(str(error), leaves, prog)) from None
     namespace.pop("config", None)
     return config_class(**vars(parser.instantiate(namespace)))
 
@@ -98,6 +112,23 @@ def to_dict(config: Any) -> dict[str, Any]:
 def load(config_class: type[Config], path: Path) -> Config:
     """Read back what `to_yaml` wrote."""
     return parse(config_class, [f"--config={path}"], prog=str(path), description="")
+
+
+class _Help(DefaultHelpFormatter):
+    """Help whose required values claim no default, and whose positional ones no flag."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = super()._get_help_string(action)
+        return text.replace(", default: %(default)s", "") if action.required else text
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if getattr(action, "without_flag", False):
+            return _metavar(action.dest)
+        return super()._format_action_invocation(action)
+
+
+def _metavar(key: str) -> str:
+    return key.rpartition(".")[-1].upper()
 
 
 class _Dumper(yaml.SafeDumper):
@@ -138,13 +169,15 @@ def _with_lists(arguments: list[str], leaves: dict[str, Any], positional: Sequen
         if not _is_flag(token):
             bare.append(token)
             continue
-        key = token[2:]
-        if "=" in key or token == "-h" or key in ("help", "print_config") or not rest:
+        key, equals, value = token[2:].partition("=")
+        if _is_list(leaves.get(key)):
+            count = next((i for i, word in enumerate(rest) if _is_flag(word)), len(rest))
+            values, rest = ([value], rest) if equals else (rest[:count], rest[count:])
+            if not values:
+                raise ValueError(f"--{key}: a value is missing; it takes {in_words(leaves[key])}")
+            rewritten.append(f"--{key}={_yaml_list(values, leaves[key])}")
+        elif equals or token == "-h" or key in ("help", "print_config") or not rest:
             rewritten.append(token)
-        elif _is_list(leaves.get(key)):
-            count = next((i for i, value in enumerate(rest) if _is_flag(value)), len(rest))
-            values, rest = rest[:count], rest[count:]
-            rewritten.append(f"{token}={_yaml_list(values, leaves[key])}")
         else:
             rewritten += [token, rest.pop(0)]
     return rewritten + list(_as_flags(bare, leaves, positional))
@@ -164,7 +197,7 @@ def _as_flags(bare: list[str], leaves: dict[str, Any], positional: Sequence[str]
         else:
             yield f"--{name}={bare.pop(0)}"
     if bare:
-        raise ValueError(f"unexpected argument {bare[0]!r}; did you mean a flag, `--{bare[0]}`?")
+        raise ValueError(f"unexpected argument {bare[0]!r}; did you mean a flag, `--{bare[0].lstrip('-')}`?")
 
 
 def _yaml_list(values: list[str], kind: Any) -> str:
@@ -181,12 +214,63 @@ def _flatten(kind: Any) -> Iterator[Any]:
         yield from _flatten(member)
 
 
-def _explain(message: str, keys: list[str]) -> str:
-    """Turn the parser's message into one that names the nearest valid key."""
-    unknown = _unknown_key(message)
-    if unknown is None:
-        return message
-    last = unknown.split(".")[-1]
+def explain(message: str, leaves: dict[str, Any], prog: str) -> str:
+    """Turn the parser's message into one that says what was given, what is allowed and what comes nearest.
+
+    Parameters
+    ----------
+    message : str
+        The parser's.
+    leaves : dict
+        Type of each key.
+    prog : str
+        Name of the program.
+    """
+    if unknown := _unknown_key(message):
+        return _explain_unknown(unknown, list(leaves))
+    if found := re.search(r"arguments are required: (.+)", message):
+        flags = ", ".join(f"--{key}" for key in found[1].split(", "))
+        return f"{flags}: must be given, as a flag or in the file of --config. `{prog} --help` says what each means."
+    if found := re.search(r"argument --([\w.]+).*expected one argument", message):
+        return f"--{found[1]}: a value is missing; it takes {in_words(leaves.get(found[1], str))}"
+    if (found := re.search(r"Parser key \"([\w.]+)\":(.*)", message, re.DOTALL)) is None:
+        return f"--config: {message}"
+    key, reason = found.groups()
+    if key not in leaves:
+        return _explain_group(key, leaves)
+    value = reason.rpartition("Got value: ")[2].strip()
+    near = difflib.get_close_matches(value, [str(name) for name in _choices(leaves[key])], n=1)
+    return f"--{key} is {value}; it takes {in_words(leaves[key])}." + (f" Did you mean {near[0]}?" if near else "")
+
+
+def in_words(kind: Any) -> str:
+    """What a key of this type takes."""
+    if names := _choices(kind):
+        return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    members = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple and members and members[-1] is not Ellipsis:
+        return f"{len(members)} values: " + ", ".join(map(in_words, members))
+    if typing.get_origin(kind) in (list, tuple):
+        return f"one value or more, each {in_words(members[0])}"
+    if members:  # a union
+        return " or ".join(map(in_words, members))
+    return _WORDS.get(kind, "a text")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+
+
+def _choices(kind: Any) -> list[str]:
+    return [str(name) for name in typing.get_args(kind)] if typing.get_origin(kind) is typing.Literal else []
+
+
+def _explain_group(key: str, leaves: dict[str, Any]) -> str:
+    inside = ", ".join(leaf for leaf in leaves if leaf.startswith(f"{key}."))
+    return f"{key} is no single value; give those in it: {inside}"
+
+
+def _explain_unknown(unknown: str, keys: list[str]) -> str:
+    last = unknown.rsplit(".", maxsplit=1)[-1]
     near = [key for key in keys if key.split(".")[-1] == last]
     near = near or difflib.get_close_matches(unknown, keys, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else " `--help` lists all."
@@ -203,10 +287,22 @@ def _unknown_key(message: str) -> str | None:
     return None
 
 
-def _require_config_file(arguments: list[str]) -> None:
+def _require_config_file(arguments: list[str], leaves: dict[str, Any]) -> None:
+    """Raise for a file of --config that is not there, or holds anything but keys and values."""
     for index, token in enumerate(arguments):
         name, equals, value = token.partition("=")
-        if name == "--config":
-            path = Path(value if equals else (arguments[index + 1 :] or [""])[0])
-            if not path.is_file():
-                raise FileNotFoundError(f"--config {path}: no such file")
+        if name != "--config":
+            continue
+        path = Path(value if equals else (arguments[index + 1 :] or [""])[0])
+        if not path.is_file():
+            raise FileNotFoundError(f"--config {path}: no such file")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
+        if content is not None and not isinstance(content, dict):
+            raise ValueError(f"--config {path}: holds {content!r}, but must hold lines such as `key: value`")
+        groups = {leaf.split(".")[0] for leaf in leaves if "." in leaf}
+        for key, inside in (content or {}).items():
+            if key in groups and not isinstance(inside, dict):
+                raise ValueError(f"--config {path}: {_explain_group(key, leaves)}")

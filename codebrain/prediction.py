@@ -7,25 +7,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 TOP = (1, 5)
+_CHUNK = 1024
+"""Rows of logits whose softmax is held at a time: 17 MB for 4096 codes."""
 
 
 def code_loss(logits: Tensor, codes: Tensor, n_hidden: float) -> Tensor:
     """Cross-entropy summed over hidden patches and divided by `n_hidden`, in nats.
 
+    The widest tensors of the model are its logits. Here they are kept as they came, in whatever precision, and become
+    their own gradient: nothing else of their size is made, where torch's cross-entropy keeps their log-softmax besides
+    and returns a gradient of its own.
+
     Parameters
     ----------
     logits : (n, K) float Tensor
+        Overwritten by the backward pass: for this loss only.
     codes : (n,) int64 Tensor
     n_hidden : float
         Hidden patches that the mean is taken over; a share of those of all processes, where several share a batch.
     """
-    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_hidden
+    return _CrossEntropySum.apply(logits, codes) / n_hidden
+
+
+class _CrossEntropySum(torch.autograd.Function):
+    """Sum of -log softmax(logits)[code] over rows, in float32 and a few rows at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, codes: Tensor) -> Tensor:
+        spread = torch.cat([part.float().logsumexp(-1) for part in logits.split(_CHUNK)])
+        ctx.save_for_backward(logits, codes, spread)
+        return (spread - logits.gather(1, codes[:, None])[:, 0].float()).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        # Softmax minus one-hot, written over the logits; a second backward pass meets torch's check of saved tensors.
+        logits, codes, spread = ctx.saved_tensors
+        for rows in range(0, len(logits), _CHUNK):
+            part = slice(rows, rows + _CHUNK)
+            share = (logits[part].float() - spread[part, None]).exp_()
+            share.scatter_add_(1, codes[part, None], share.new_full((len(share), 1), -1.0))
+            logits[part] = share.mul_(grad)
+        return logits, None
+
+
+def prominent_band(patches: Tensor, sfreq: float, bands_hz: Sequence[tuple[float, float]]) -> Tensor:
+    """Index (n,) of the band that stands out in each patch.
+
+    The amplitude spectrum of EEG falls about as 1/f; times the frequency it is flat, and the band with the highest mean
+    is the one with more than its usual share.
+
+    Parameters
+    ----------
+    patches : (n, L) float Tensor
+    sfreq : float
+        Sampling rate in Hz.
+    bands_hz : sequence of (low, high)
+        A bin belongs to the band that it is at the lower end of.
+    """
+    size = patches.shape[-1]
+    frequency = torch.arange(size // 2 + 1, device=patches.device) * (sfreq / size)
+    flat = frequency * torch.fft.rfft(patches.float()).abs()
+    return torch.stack([flat[:, (frequency >= low) & (frequency < high)].mean(-1) for low, high in bands_hz]).argmax(0)
 
 
 class CodeTally:
@@ -38,29 +89,22 @@ class CodeTally:
 
     def __init__(self, n_codes: int, device: torch.device | str = "cpu") -> None:
         self.n_codes = n_codes
-        self.nats = torch.zeros((), dtype=torch.float64, device=device)
-        self.hits = torch.zeros(len(TOP), dtype=torch.float64, device=device)
-        self.counts = torch.zeros(n_codes, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(1 + len(TOP) + n_codes, dtype=torch.float64, device=device)
+        """Nats, hits among the first guesses, and how often each code was the target: adds up over processes."""
 
     def add(self, logits: Tensor, codes: Tensor) -> Tensor:
         """Count a batch, and return which of its patches were guessed right at once, (n,) bool."""
-        self.nats += F.cross_entropy(logits.float(), codes, reduction="sum")
+        nats = F.cross_entropy(logits.float(), codes, reduction="sum")
         ranked = logits.topk(min(TOP[-1], self.n_codes), dim=-1).indices == codes[:, None]
-        self.hits += torch.stack([ranked[:, :top].any(-1).sum() for top in TOP])
-        self.counts += torch.bincount(codes, minlength=self.n_codes)
+        hits = torch.stack([ranked[:, :top].any(-1).sum() for top in TOP])
+        self.sums += torch.cat([nats[None], hits, torch.bincount(codes, minlength=self.n_codes)])
         return ranked[:, 0]
 
-    def sums(self) -> Tensor:
-        """All sums in one vector, to be added up over processes."""
-        return torch.cat([self.nats[None], self.hits, self.counts])
-
-    def figures(self, sums: Tensor, suffix: str) -> dict[str, float]:
+    def figures(self, suffix: str) -> dict[str, float]:
         """Name the figures of a codebook.
 
         Parameters
         ----------
-        sums : Tensor
-            What `sums` gave, added up over processes.
         suffix : str
             `t` or `f`.
 
@@ -71,7 +115,7 @@ class CodeTally:
             best guess without context costs; top1_*, top5_*: share among the first guesses; majority_*: share that
             always guessing the most frequent code reaches; codes_used_*: codes among the targets.
         """
-        nats, hits, counts = sums[0], sums[1 : 1 + len(TOP)], sums[1 + len(TOP) :]
+        nats, hits, counts = self.sums[0], self.sums[1 : 1 + len(TOP)], self.sums[1 + len(TOP) :]
         n = counts.sum()
         share = counts[counts > 0] / n
         return {
@@ -83,29 +127,25 @@ class CodeTally:
         }
 
 
-class ElectrodeTally:
-    """Hidden patches and right guesses of each electrode.
+class GroupTally:
+    """Hidden patches and right guesses of each group, such as an electrode or a frequency band.
 
     Parameters
     ----------
-    ch_names : sequence of str
-        Every electrode that may occur.
+    names : sequence of str
+        The groups.
     """
 
-    def __init__(self, ch_names: Sequence[str], device: torch.device | str = "cpu") -> None:
-        self._row = {name: row for row, name in enumerate(ch_names)}
-        self.ch_names = tuple(ch_names)
-        self.counts = torch.zeros(3, len(ch_names), dtype=torch.float64, device=device)
+    def __init__(self, names: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self.names = tuple(names)
+        self.sums = torch.zeros(3, len(names), dtype=torch.float64, device=device)
+        """Hidden patches, right temporal and right frequency guesses of each group: adds up over processes."""
 
-    def add(self, ch_names: Sequence[str], mask: Tensor, right_t: Tensor, right_f: Tensor) -> None:
-        """Count a batch: mask (B, C, P), and which of its hidden patches were right, row-major."""
-        rows = torch.tensor([self._row[name] for name in ch_names], device=mask.device)
-        row = rows[None, :, None].expand(mask.shape)[mask]
+    def add(self, group: Tensor, right_t: Tensor, right_f: Tensor) -> None:
+        """Count a batch: group (n,) of its hidden patches, and which of them were right."""
         for kind, weight in enumerate((torch.ones_like(right_t), right_t, right_f)):
-            self.counts[kind].index_add_(0, row, weight.to(self.counts.dtype))
+            self.sums[kind].index_add_(0, group, weight.to(self.sums.dtype))
 
-    @staticmethod
-    def accuracy(counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of right guesses of each electrode, temporal and frequency, from the summed counts."""
-        hidden = counts[0].clamp(min=1)
-        return counts[1] / hidden, counts[2] / hidden
+    def accuracy(self) -> tuple[list[float], list[float]]:
+        """Share of right guesses of each group, temporal and frequency; NaN where nothing was hidden."""
+        return (self.sums[1] / self.sums[0]).tolist(), (self.sums[2] / self.sums[0]).tolist()

@@ -99,14 +99,15 @@ class Stage1Config:
 def main() -> int:
     """Run the command."""
     config = parse(Stage1Config, prog="stage1.py", description=(__doc__ or "").splitlines()[0])
-    run = launch.start(config.run_dir, config.loop, config)
+    # Before there is a folder: what cannot start leaves nothing behind.
     train, valid, summary = open_corpus(config.data, config.model, config.split)
+    require_patches(config.model, train)
+    run = launch.start(config.run_dir, config.loop, config)
     run.keep_to({str(store.path): store.fingerprint() for store in train.stores})
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0
     run.say(summary)
-    require_patches(config.model, train)
     model = DualTokenizer(config.model).to(run.device)
     task = Stage1(config, run, model, train, valid)
     task.centre()

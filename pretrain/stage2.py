@@ -7,6 +7,7 @@ accelerate launch pretrain/stage2.py --config pretrain/configs/stage2/base.yaml 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from codebrain.backbone import BackboneConfig
 from codebrain.config import command, parse
 from codebrain.data.windows import Batch, SplitConfig, WindowDataset
 from codebrain.model import MaskedTokenModel
-from codebrain.patches import to_model_units
+from codebrain.patches import patchify, to_model_units
 from codebrain.training import figures, launch
 from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.loop import fit
@@ -28,6 +29,7 @@ from codebrain.weights import save_export
 from tokenizer import DualTokenizer
 from tokenizer.cache import ensure_codes, fingerprint
 from tokenizer.corpus import open_corpus
+from tokenizer.quality import BANDS_HZ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +94,23 @@ _PANELS = [
 def main() -> int:
     """Run the command."""
     config = parse(Stage2Config, prog="stage2.py", description=(__doc__ or "").splitlines()[0])
+    # Before there is a folder: what cannot start leaves nothing behind.
+    tokenizer = _open_tokenizer(config)
+    train, valid, summary = open_corpus(config.data, tokenizer.config, config.split)
     run = launch.start(config.run_dir, config.loop, config)
-    tokenizer, train, valid = _open(config, run)
+    stores = {str(store.path): store.fingerprint() for store in train.stores}
+    run.keep_to({**stores, f"tokenizer {config.tokenizer}": fingerprint(tokenizer)})
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0
-    sizes = dataclasses.asdict(config.model)
-    model = MaskedTokenModel(tokenizer.config.n_codes_t, tokenizer.config.n_codes_f, **sizes).to(run.device)
+    run.say(summary)
+    tokenizer.to(run.device)
+    if config.token_cache == "on":
+        batch_size = config.loop.eval_batch_size or config.loop.batch_size
+        codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size)
+        train, valid = train.with_codes(codes), valid.with_codes(codes)
+    n_codes = (tokenizer.config.n_codes_t, tokenizer.config.n_codes_f)
+    model = MaskedTokenModel(*n_codes, **dataclasses.asdict(config.model)).to(run.device)
     task = Stage2(config, run, tokenizer, valid)
     result = fit(
         run,
@@ -109,34 +121,37 @@ def main() -> int:
         train=train,
         optim=config.optim,
     )
-    accuracy = task.accuracy_by_electrode(model)
+    tally = task.tally(model)
     if run.is_main:
         save_export(model, run.export)
         figures.curves(run.path, _PANELS)
-        figures.accuracy_by_electrode(run.path, *accuracy)
+        figures.accuracy_by_electrode(run.path, tally.electrodes.names, *tally.electrodes.accuracy())
+        figures.accuracy_by_band(run.path, BANDS_HZ, *tally.bands.accuracy())
     run.finish(dataclasses.asdict(result))
     run.say(_report(result.last, run))
     return 0
 
 
-def _open(config: Stage2Config, run: Run) -> tuple[DualTokenizer, WindowDataset, WindowDataset]:
-    """Open tokenizer and stores, and check that they fit, before any long work."""
-    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(run.device).requires_grad_(False).eval()
-    sizes = tokenizer.config
-    if config.model.patch_size != sizes.patch_size:
+def _open_tokenizer(config: Stage2Config) -> DualTokenizer:
+    """The frozen tokenizer, checked against the sizes of the backbone."""
+    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).requires_grad_(False).eval()
+    if config.model.patch_size != tokenizer.config.patch_size:
         raise ValueError(
-            f"the tokenizer's codes stand for patches of {sizes.patch_size} samples, --model.patch_size is "
+            f"the tokenizer's codes stand for patches of {tokenizer.config.patch_size} samples, --model.patch_size is "
             f"{config.model.patch_size}; the two must be equal."
         )
-    train, valid, summary = open_corpus(config.data, sizes, config.split)
-    stores = {str(store.path): store.fingerprint() for store in train.stores}
-    run.keep_to({**stores, f"tokenizer {config.tokenizer}": fingerprint(tokenizer)})
-    run.say(summary)
-    if config.token_cache == "on":
-        batch_size = config.loop.eval_batch_size or config.loop.batch_size
-        codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size)
-        train, valid = train.with_codes(codes), valid.with_codes(codes)
-    return tokenizer, train, valid
+    return tokenizer
+
+
+@dataclass
+class Tally:
+    """Sums over hidden patches of held-out windows."""
+
+    t: prediction.CodeTally
+    f: prediction.CodeTally
+    electrodes: prediction.GroupTally
+    bands: prediction.GroupTally
+    """By the band that stands out in the patch."""
 
 
 class Stage2:
@@ -144,7 +159,6 @@ class Stage2:
 
     def __init__(self, config: Stage2Config, run: Run, tokenizer: DualTokenizer, valid: WindowDataset) -> None:
         self.config, self.run, self.tokenizer, self.valid = config, run, tokenizer, valid
-        self.n_codes = (tokenizer.config.n_codes_t, tokenizer.config.n_codes_f)
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Cross-entropy of both codes over hidden patches.
@@ -169,30 +183,38 @@ class Stage2:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Figures on held-out subjects, the same masks at every validation. Collective."""
-        tallies = [prediction.CodeTally(n, self.run.device) for n in self.n_codes]
-        for batch, mask, logits in self._predictions(model):
-            for tally, guess, codes in zip(tallies, logits, self._codes(batch), strict=True):
-                tally.add(guess, codes[mask])
-        found: dict[str, float] = {}
-        for tally, suffix in zip(tallies, "tf", strict=True):
-            found |= tally.figures(self._total(tally.sums()), suffix)
-        nats = sum(found[f"bits_{suffix}"] for suffix in "tf") * torch.tensor(2.0).log().item()
+        tally = self.tally(model)
+        found = {**tally.t.figures("t"), **tally.f.figures("f")}
+        for suffix, shares in zip("tf", tally.bands.accuracy(), strict=True):
+            named = zip(BANDS_HZ, shares, strict=True)
+            found |= {f"top1_{suffix}_{band}": share for band, share in named if not math.isnan(share)}
+        nats = (found["bits_t"] + found["bits_f"]) * math.log(2)
         return {"valid/loss": nats, **{f"valid/{name}": value for name, value in found.items()}}
 
-    def accuracy_by_electrode(self, model: nn.Module) -> tuple[tuple[str, ...], Tensor, Tensor]:
-        """Electrodes, and the share of right first guesses at each, temporal and frequency. Collective."""
+    def tally(self, model: nn.Module) -> Tally:
+        """Every sum over the hidden patches of held-out subjects. Collective; the model is left in evaluation mode."""
+        device, sizes = self.run.device, self.tokenizer.config
         names = dict.fromkeys(name for montage in self.valid.montages for name in montage.ch_names)
-        tally = prediction.ElectrodeTally(list(names), self.run.device)
-        was_training = model.training
+        tally = Tally(
+            prediction.CodeTally(sizes.n_codes_t, device),
+            prediction.CodeTally(sizes.n_codes_f, device),
+            prediction.GroupTally(list(names), device),
+            prediction.GroupTally(list(BANDS_HZ), device),
+        )
+        row = {name: place for place, name in enumerate(names)}
         model.eval()
-        with torch.no_grad():
-            for batch, mask, logits in self._predictions(model):
-                right = [
-                    guess.argmax(-1) == codes[mask] for guess, codes in zip(logits, self._codes(batch), strict=True)
-                ]
-                tally.add(batch.ch_names, mask, *right)
-        model.train(was_training)
-        return tally.ch_names, *tally.accuracy(self._total(tally.counts))
+        with torch.no_grad(), self.run.accelerator.autocast():
+            for batch, mask, (logits_t, logits_f) in self._predictions(model):
+                codes_t, codes_f = self._codes(batch)
+                right = tally.t.add(logits_t, codes_t[mask]), tally.f.add(logits_f, codes_f[mask])
+                electrode = torch.tensor([row[name] for name in batch.ch_names], device=device)
+                tally.electrodes.add(electrode[None, :, None].expand(mask.shape)[mask], *right)
+                patches = patchify(batch.x, sizes.patch_size)[mask]
+                tally.bands.add(prediction.prominent_band(patches, sizes.sfreq, list(BANDS_HZ.values())), *right)
+        if self.run.world > 1:
+            for part in (tally.t, tally.f, tally.electrodes, tally.bands):
+                part.sums = self.run.accelerator.reduce(part.sums, reduction="sum")
+        return tally
 
     def _predictions(self, model: nn.Module) -> Any:
         loop, generator = self.config.loop, torch.Generator()
@@ -219,9 +241,6 @@ class Stage2:
             return batch.codes_t, batch.codes_f
         codes = self.tokenizer.encode(batch.x, batch.ch_names)
         return codes.t, codes.f
-
-    def _total(self, sums: Tensor) -> Tensor:
-        return self.run.accelerator.reduce(sums, reduction="sum") if self.run.world > 1 else sums
 
 
 def _report(figures_: dict[str, float], run: Run) -> str:

@@ -68,8 +68,13 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     [
         (["--inner.rat", "1"], "unknown configuration key 'inner.rat'. Did you mean 'inner.rate'?"),
         (["--rate", "1"], "unknown configuration key 'rate'. Did you mean 'inner.rate'?"),
-        (["--inner.rate", "many"], "inner.rate"),
-        (["--inner.mode", "quick"], "quick"),
+        (["--inner.rate", "many"], "--inner.rate is many; it takes a number."),
+        (["--inner.mode", "fst"], "--inner.mode is fst; it takes slow or fast. Did you mean fast?"),
+        (["--inner.pair", "1"], r"--inner.pair is \[1\]; it takes 2 values: a whole number, a whole number."),
+        (["--seeds", "0.5"], "--seeds is 0.5; it takes one value or more, each a whole number."),
+        (["--seeds"], "--seeds: a value is missing; it takes one value or more, each a whole number"),
+        (["--inner.rate"], "--inner.rate: a value is missing; it takes a number"),
+        (["--inner", "5"], "inner is no single value; give those in it: inner.rate, inner.pair, inner.mode"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )
@@ -85,9 +90,30 @@ def test_unknown_key_in_yaml_names_the_nearest(tmp_path: Path) -> None:
         read("a", "--output", "x", "--config", str(base))
 
 
-def test_missing_value() -> None:
-    with pytest.raises(ValueError, match="output"):
-        read("a")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("inner: 5\n", "inner is no single value; give those in it: inner.rate"),
+        ("5\n", "holds 5, but must hold lines such as `key: value`"),
+        ("inner: {rate: 1\n", "not YAML"),
+        ("seeds: [a]\n", "--seeds is a; it takes one value or more, each a whole number"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read("a", "--output", "x", "--config", str(base))
+
+
+def test_missing_values() -> None:
+    with pytest.raises(ValueError, match=r"--paths, --output: must be given.*`test --help`"):
+        read()
+
+
+def test_a_list_may_follow_an_equals_sign() -> None:
+    assert read("a", "--output=x", "--seeds=3").seeds == [3]
+    assert read("--paths=a b", "--output=x", "--seeds=[1, 2]") == Outer(paths=["a b"], output="x", seeds=[1, 2])
 
 
 def test_help_gives_the_meaning_of_every_leaf(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,8 +122,12 @@ def test_help_gives_the_meaning_of_every_leaf(capsys: pytest.CaptureFixture[str]
     text = " ".join(capsys.readouterr().out.split())
     for known in (Outer, Inner):
         for leaf in dataclasses.fields(known):
-            assert leaf.name in text
+            assert leaf.name in text or leaf.name.upper() in text
     assert "Learning rate." in text
+    # What is given without a flag is shown so; what is required has no default.
+    assert text.startswith("usage: test PATHS [--config FILE] [--KEY VALUE ...]")
+    assert "--paths" not in text
+    assert "Where to. (required, type: str)" in text
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError, 2), (FileNotFoundError, 2), (FloatingPointError, 1)])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from codebrain.prediction import CodeTally, ElectrodeTally, code_loss
+from codebrain.prediction import CodeTally, GroupTally, code_loss, prominent_band
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_figures_are_what_counting_gives(guesses: tuple[torch.Tensor, torch.Tens
     tally = CodeTally(6)
     tally.add(logits[:70], codes[:70])
     tally.add(logits[70:], codes[70:])
-    figures = tally.figures(tally.sums(), "t")
+    figures = tally.figures("t")
 
     probabilities = logits.double().softmax(-1)
     bits = -sum(math.log2(probabilities[i, codes[i]]) for i in range(200)) / 200
@@ -40,7 +40,7 @@ def test_a_model_that_knows_only_frequencies_pays_the_entropy() -> None:
     logits = torch.tensor([0.6, 0.3, 0.1, 1e-30]).log().expand(100, 4)
     tally = CodeTally(4)
     tally.add(logits, codes)
-    figures = tally.figures(tally.sums(), "f")
+    figures = tally.figures("f")
     assert figures["bits_f"] == pytest.approx(figures["entropy_f"], rel=1e-5)
     assert figures["top1_f"] == pytest.approx(figures["majority_f"])
 
@@ -51,8 +51,8 @@ def test_sums_of_parts_are_the_sum_of_the_whole(guesses: tuple[torch.Tensor, tor
     whole.add(logits, codes)
     left.add(logits[:50], codes[:50])
     right.add(logits[50:], codes[50:])
-    one, both = whole.figures(whole.sums(), "t"), whole.figures(left.sums() + right.sums(), "t")
-    assert one == pytest.approx(both, rel=1e-6)
+    left.sums += right.sums
+    assert whole.figures("t") == pytest.approx(left.figures("t"), rel=1e-6)
 
 
 def test_the_loss_of_parts_is_the_loss_of_the_whole(guesses: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -62,11 +62,47 @@ def test_the_loss_of_parts_is_the_loss_of_the_whole(guesses: tuple[torch.Tensor,
     torch.testing.assert_close(code_loss(logits[:30], codes[:30], 200) + code_loss(logits[30:], codes[30:], 200), whole)
 
 
-def test_electrodes_are_counted_by_name() -> None:
-    tally = ElectrodeTally(["Cz", "Pz", "Oz"])
-    mask = torch.zeros(2, 2, 3, dtype=torch.bool)
-    mask[0, 0, :2] = mask[1, 1, 2] = True
-    tally.add(["Pz", "Cz"], mask, torch.tensor([True, False, True]), torch.tensor([False, False, True]))
-    temporal, frequency = tally.accuracy(tally.counts)
-    assert temporal.tolist() == [1.0, 0.5, 0.0]
-    assert frequency.tolist() == [1.0, 0.0, 0.0]
+@pytest.mark.parametrize("rows", [1, 1024, 1500])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_and_its_gradient_are_cross_entropys(rows: int, dtype: torch.dtype) -> None:
+    """Whatever the chunks it is made in: values, gradients, and a factor on the loss."""
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 50, (rows,), generator=generator)
+    plain = (4 * torch.randn(rows, 50, generator=generator)).to(dtype).requires_grad_()
+    ours = plain.detach().clone().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(plain.float(), codes, reduction="sum") / 7.0
+    # A product stands between leaf and loss, as a head does: its output is what is overwritten.
+    found = code_loss(1.0 * ours, codes, 7.0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    (3 * expected).backward()
+    (3 * found).backward()
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-6)
+
+
+def test_a_second_backward_pass_is_refused(guesses: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The first one wrote the gradient over the logits."""
+    logits, codes = guesses
+    loss = code_loss(1.0 * logits.requires_grad_(), codes, 200)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_groups_are_counted() -> None:
+    tally = GroupTally(["Cz", "Pz", "Oz"])
+    tally.add(torch.tensor([1, 1, 0]), torch.tensor([True, False, True]), torch.tensor([False, False, True]))
+    temporal, frequency = tally.accuracy()
+    assert temporal[:2] == [1.0, 0.5]
+    assert frequency[:2] == [1.0, 0.0]
+    assert math.isnan(temporal[2])
+
+
+def test_the_band_that_stands_out() -> None:
+    """Of rhythms on a 1/f background, whose own largest amplitudes are all in the lowest band."""
+    generator = torch.Generator().manual_seed(0)
+    background = torch.randn(4, 200, generator=generator).cumsum(-1)
+    background = 10 * (background - background.mean(-1, keepdim=True)) / background.std(-1, keepdim=True)
+    seconds = torch.arange(200) / 200
+    rhythms = torch.stack([torch.sin(2 * math.pi * hz * seconds) for hz in (2.0, 6.0, 10.0, 20.0)])
+    bands = [(0.5, 4.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0)]
+    assert prominent_band(background + 40 * rhythms, 200.0, bands).tolist() == [0, 1, 2, 3]

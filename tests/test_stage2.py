@@ -1,12 +1,14 @@
 """Stage 2: the loss of masked code prediction and the cache of codes."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from codebrain.backbone import BackboneConfig
 from codebrain.data.format import Store
@@ -15,11 +17,15 @@ from codebrain.model import MaskedTokenModel
 from codebrain.patches import to_model_units
 from codebrain.training import launch
 from codebrain.training.launch import LoopConfig, Run
+from codebrain.training.logging import read_metrics
 from pretrain.stage2 import MaskConfig, Stage2, Stage2Config
 from tests.conftest import write_toy_store
+from tests.processes import ROOT
+from tests.processes import run as processes_run
 from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.cache import code_files, ensure_codes, fingerprint
 
+CHANGED = ("res_channels", "skip_channels", "out_channels", "num_res_layers", "drop_prob", "spectral_dropout")
 SIZES = BackboneConfig(
     res_channels=16, skip_channels=16, out_channels=16, num_res_layers=1, drop_prob=0.0, spectral_dropout=0.0
 )
@@ -111,6 +117,13 @@ def test_validation_masks_belong_to_the_windows(
     with torch.no_grad():
         first, again = task.evaluate(model), task.evaluate(model)
     assert first == again
+    assert {"valid/top1_t_alpha", "valid/top1_f_alpha"} <= first.keys()
+    tally = task.tally(model)
+    n_hidden = float(tally.t.sums[3:].sum())
+    assert float(tally.electrodes.sums[0].sum()) == float(tally.bands.sums[0].sum()) == n_hidden
+    # Every way of counting finds the same right guesses.
+    assert tally.electrodes.sums[1:].sum(1).tolist() == tally.bands.sums[1:].sum(1).tolist()
+    assert tally.electrodes.sums[1].sum() == pytest.approx(first["valid/top1_t"] * n_hidden)
     assert first["valid/loss"] == pytest.approx(np.log(2) * (first["valid/bits_t"] + first["valid/bits_f"]))
 
 
@@ -170,3 +183,36 @@ def test_codebooks_that_uint16_cannot_name(store: Store) -> None:
     sizes = TokenizerConfig(width=16, n_layers=1, n_heads=2, decoder_layers=1, n_codes_t=70_000, n_codes_f=8)
     with pytest.raises(ValueError, match="--token_cache off"):
         ensure_codes([store], DualTokenizer(sizes), Accelerator(cpu=True), batch_size=5)
+
+
+@pytest.mark.parametrize(
+    ("processes", "accumulation"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)], ids=["processes", "parts"]
+)
+def test_one_batch_in_parts_is_the_same_run(
+    tokenizer: DualTokenizer, tmp_path: Path, processes: int, accumulation: int
+) -> None:
+    """The real script, its cache of codes included: weights after four updates, figures and codes."""
+    store = write_toy_store(tmp_path / "store", n_subjects=4)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    sizes = [f"--model.{name}={value}" for name, value in dataclasses.asdict(SIZES).items() if name in CHANGED]
+    ends, codes = [], []
+    for name, world, parts in (("whole", 1, 1), ("parts", processes, accumulation)):
+        shutil.rmtree(store.path / "codes", ignore_errors=True)
+        loop = {"total_steps": 4, "batch_size": 4 // (world * parts), "accumulation": parts, "eval_every": 2}
+        result = processes_run(
+            ROOT / "pretrain/stage2.py",
+            *("--data", str(store.path), "--tokenizer", str(tmp_path / "tokenizer"), "--run_dir", str(tmp_path / name)),
+            *sizes,
+            *(f"--loop.{key}={value}" for key, value in loop.items()),
+            *("--loop.eval_batch_size=7", "--loop.trackers=[]"),
+            processes=world,
+        )
+        assert result.returncode == 0, result.stderr
+        ends.append(load_file(tmp_path / name / "export/model.safetensors"))
+        codes.append([np.load(path) for path in sorted(store.path.glob("codes/*/*.npy"))])
+    assert all(np.array_equal(one, other) for one, other in zip(*codes, strict=True))
+    for name, one in ends[0].items():
+        torch.testing.assert_close(ends[1][name], one, rtol=1e-3, atol=1e-5, msg=name)
+    figures = [[line for line in read_metrics(tmp_path / name) if "valid/loss" in line] for name in ("whole", "parts")]
+    for one, other in zip(*figures, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)

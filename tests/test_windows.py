@@ -41,7 +41,7 @@ def test_every_window_is_found(dataset: WindowDataset, stores: list[Store]) -> N
                 np.testing.assert_array_equal(batch.x.numpy(), expected)
                 assert batch.label.tolist() == h5["label"][:].tolist()
             assert batch.ch_names == shard.ch_names
-            assert set(batch.subject) == {store.recordings[shard.runs[0][0]].subject}
+            assert set(dataset.subjects(batch.window)) == {store.recordings[shard.runs[0][0]].subject}
             number += shard.n
 
 
@@ -122,6 +122,29 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: 6 * 2 * 800 * 3])
     with pytest.raises(ValueError, match=r"rec-001.h5 \(s1.edf\) cannot be read"):
         WindowDataset([store])[Request(np.array([13]))]
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=2, classes=("a", "b"))
+    path = store.path / store.shards[1].file
+    path.unlink()
+    with pytest.raises(
+        ValueError, match=rf"\(s1.edf\) cannot be read \({path} is missing\).*same codebrain-prep command"
+    ):
+        WindowDataset([store])[Request(np.array([13]))]
+    with pytest.raises(ValueError, match=f"/label of {path} cannot be read"):
+        WindowDataset([store]).labels()
+
+
+def test_a_shard_that_was_packed_anew_is_refused(tmp_path: Path) -> None:
+    """Windows are read as the raw bytes of their chunks, which compression or other chunks would turn into noise."""
+    store = write_toy_store(tmp_path / "store", n_subjects=1)
+    with h5py.File(store.path / store.shards[0].file, "a") as h5:
+        windows = h5["windows"][:]
+        del h5["windows"]
+        h5.create_dataset("windows", data=windows, chunks=(1, *windows.shape[1:]), compression="gzip")
+    with pytest.raises(ValueError, match="packed anew"):
+        WindowDataset([store])[Request(np.array([0]))]
 
 
 def test_handles_do_not_travel(dataset: WindowDataset) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import multiprocessing
 import os
 import signal
 import time
@@ -31,7 +33,7 @@ class ToyConfig:
     dropout: float = 0.1
     """Share of hidden units to drop."""
     fault: str = ""
-    """`nan`, `gradient`, `raise` or `sigterm` at step 5; `slow` for a run that can be killed."""
+    """What happens in step 6: `nan`, `gradient`, `raise`, `worker`, `sigterm`; `slow` for a run that can be killed."""
     split: SplitConfig = SplitConfig(valid_fraction=0.2)
     """Held-out subjects."""
     optim: OptimConfig = OptimConfig(lr=1e-2)
@@ -66,6 +68,8 @@ def main() -> None:
         loss = model(batch.x + noise[:, None, None])
         if batch.offset == 0 and config.fault == "nan" and step[0] == 5:
             loss = loss * float("nan")
+        if config.fault == "gradient" and step[0] == 5:
+            loss.register_hook(lambda gradient: gradient * math.inf)
         if config.fault == "raise" and step[0] == 5 and run.rank == run.world - 1:
             raise RuntimeError("this process was told to fail")
         return loss, {}
@@ -77,6 +81,9 @@ def main() -> None:
         model.mean += torch.randn(16, generator=generator)
         if config.fault == "sigterm" and step[0] == 5:
             os.kill(os.getpid(), signal.SIGTERM)
+        if config.fault == "worker" and step[0] == 5:
+            for worker in multiprocessing.active_children():
+                worker.kill()
         if config.fault == "slow":
             time.sleep(0.1)
         return {"mean": float(model.mean.mean())}

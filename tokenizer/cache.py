@@ -68,21 +68,21 @@ def ensure_codes(
     # Every process must have looked before the first one writes, or they would share the work differently.
     accelerator.wait_for_everyone()
     total = sum(shard.n for _, shard, _ in missing)
+    datasets = {store.path: WindowDataset([store]) for store, _, _ in missing}
     with tqdm(total=total, unit="window", desc="codes", disable=not (accelerator.is_main_process and total)) as bar:
         for store, shard, target in missing[accelerator.process_index :: accelerator.num_processes]:
-            _write(store, shard, target.path(shard), tokenizer, batch_size)
+            _write(datasets[store.path], shard, target.path(shard), tokenizer, batch_size)
             bar.update(shard.n * accelerator.num_processes)
     accelerator.wait_for_everyone()
     return files
 
 
-def _write(store: Store, shard: Shard, path: Path, tokenizer: DualTokenizer, batch_size: int) -> None:
-    dataset = WindowDataset([store])
-    first = sum(other.n for other in store.shards[: store.shards.index(shard)])
+def _write(dataset: WindowDataset, shard: Shard, path: Path, tokenizer: DualTokenizer, batch_size: int) -> None:
+    windows = dataset.of_shard(shard)
     device = next(tokenizer.parameters()).device
     parts = []
     for start in range(0, shard.n, batch_size):
-        batch = dataset[Request(first + np.arange(start, min(start + batch_size, shard.n)))].to(device)
+        batch = dataset[Request(windows[start : start + batch_size])].to(device)
         codes = tokenizer.encode(batch.x, batch.ch_names)
         parts.append(torch.stack([codes.t, codes.f], dim=1).cpu().numpy().astype(np.uint16))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -318,27 +318,19 @@ class ShardWriter:
         publish(self._partial, self._final)
 
 
-def read_shard_entry(store: str | os.PathLike[str], file: str) -> Shard:
-    """Index entry of a finished shard, read from its file (a preparation that is taken up again needs it)."""
-    path = Path(store) / file
-    with h5py.File(path, "r") as h5:
-        check_shard(h5, path)
-        return Shard(
-            file=file,
-            ch_names=tuple(h5.attrs["ch_names"]),
-            n=h5["windows"].shape[0],
-            n_times=h5["windows"].shape[2],
-            runs=_runs(h5["recording"][:]),
-            digest=str(h5.attrs["digest"]),
-        )
-
-
 def check_shard(h5: h5py.File, path: Path) -> None:
-    """Raise ValueError unless the open file is a shard of this format version."""
+    """Raise ValueError unless the open file is a shard of this format version, laid out as ShardWriter does."""
     version = h5.attrs.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}. Prepare the store again."
+        )
+    windows = h5["windows"]
+    # Windows are read as the raw bytes of their chunks.
+    if windows.chunks != (1, *windows.shape[1:]) or windows.id.get_create_plist().get_nfilters():
+        raise ValueError(
+            f"{path} was packed anew by another program: a shard has one chunk per window and no compression. "
+            "Delete it and run codebrain-prep again: it makes what is missing."
         )
 
 
@@ -404,9 +396,11 @@ def quantise(windows_uv: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int16
     return np.clip(counts, -_COUNTS, _COUNTS).astype(np.int16), scale
 
 
-def dequantise(counts: npt.NDArray[np.int16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Counts (..., C, T) with scale (...) to float32 microvolts."""
-    return counts.astype(np.float32) * np.asarray(scale, dtype=np.float32)[..., None, None]
+def dequantise(
+    counts: npt.NDArray[np.int16], scale: npt.ArrayLike, out: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
+    """Counts (..., C, T) with scale (...) to float32 microvolts, into `out` if that is given."""
+    return np.multiply(counts, np.asarray(scale, np.float32)[..., None, None], out=out, dtype=np.float32)
 
 
 def write_text(path: Path, text: str) -> None:

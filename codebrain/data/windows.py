@@ -13,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import hashlib
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +28,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from codebrain.data.codes import CodeFiles
 from codebrain.data.format import Recording, Shard, Store, check_shard, dequantise
 
 Ids = npt.NDArray[np.int64]
 
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 256
+"""Files that a process holds open: about as many as a shuffling buffer of the training order reaches into."""
+
+_REMEDY = "Delete that file, if it is there, and run the same codebrain-prep command again: it makes what is missing."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +84,6 @@ class Batch:
     """Names of the C channels."""
     window: Tensor
     """(B,) int64, numbers of the windows in the dataset."""
-    subject: tuple[str, ...]
-    """Whom each window was recorded from."""
     offset: int
     """This micro-batch is rows offset to offset + B of the step's global batch ..."""
     global_size: int
@@ -116,16 +119,31 @@ class _OpenShard(NamedTuple):
     """A shard's file; what is small is read at once, since a read of one number costs as much as that of a window."""
 
     file: h5py.File
-    windows: h5py.Dataset
+    windows: h5py.h5d.DatasetID
     scale: npt.NDArray[np.float32]
     label: npt.NDArray[Any] | None
 
     @classmethod
     def of(cls, path: Path) -> _OpenShard:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing")
         file = h5py.File(path, "r")
         check_shard(file, path)
         label = file["label"][:] if "label" in file else None
-        return cls(file, file["windows"], file["scale"][:], label)
+        return cls(file, file["windows"].id, file["scale"][:], label)
+
+    def announce(self, row: int) -> None:
+        """Let the kernel fetch a window's bytes from now on, while others are still being read."""
+        if hasattr(os, "posix_fadvise"):
+            chunk = self.windows.get_chunk_info_by_coord((row, 0, 0))
+            handle = self.file.id.get_vfd_handle()
+            os.posix_fadvise(handle, chunk.byte_offset, chunk.size, os.POSIX_FADV_WILLNEED)
+
+    def read(self, row: int, counts: npt.NDArray[np.int16], out: npt.NDArray[np.float32]) -> None:
+        """Microvolts of one window into `out` (C, T), by way of `counts` of the same shape."""
+        # The bytes of the window's chunk: a third of the time that selecting a row takes.
+        self.windows.read_direct_chunk((row, 0, 0), out=counts.reshape(-1).view(np.uint8))
+        dequantise(counts, self.scale[row], out)
 
 
 class WindowDataset(Dataset[Batch]):
@@ -204,6 +222,11 @@ class WindowDataset(Dataset[Batch]):
         ]
         return self._with(_intersect(np.array(kept, dtype=np.int64).reshape(-1, 2), self._segments))
 
+    def of_shard(self, shard: Shard) -> Ids:
+        """Numbers of the windows of a shard of a single store, in the order in which they lie."""
+        index = self._place[shard.file]
+        return np.arange(self._first[index], self._first[index + 1])
+
     def with_codes(self, codes: Sequence[CodeFiles]) -> WindowDataset:
         """The same dataset reading cached codes along with the windows, one entry per store."""
         return self._with(self._segments, codes)
@@ -259,38 +282,43 @@ class WindowDataset(Dataset[Batch]):
         rows = request.window - self._first[shards]
         montage = _montage(self._shards[shards[0]][1])
         n = len(request.window)
-        counts = np.empty((n, len(montage.ch_names), montage.n_times), np.int16)
-        scale = np.empty(n, np.float32)
+        shape = (len(montage.ch_names), montage.n_times)
+        counts = np.empty(shape, "<i2")
+        x = _empty(n, *shape)
+        x_uv = x.numpy()
         labels: list[Any] = [None] * n
         codes: list[Any] = [None] * n
-        # In the order of the disk, whatever the order of the batch.
-        for place in np.argsort(request.window, kind="stable"):
-            shard, row = int(shards[place]), int(rows[place])
-            try:
-                opened = self._opened(shard)
-                opened.windows.read_direct(counts, np.s_[row], np.s_[place])
-                scale[place] = opened.scale[row]
-                if opened.label is not None:
-                    labels[place] = opened.label[row]
-            except (OSError, KeyError) as error:
-                raise ValueError(
-                    f"{self.describe(request.window[place])} cannot be read ({error}). Delete the shard and run "
-                    "codebrain-prep again: it makes what is missing."
-                ) from error
-            if self._codes:
-                codes[place] = self._codes_of(shard).read(self._shards[shard][1], row)
+        # In the order of the disk, whatever the order of the batch; the disk learns of all windows before the first is
+        # waited for.
+        places = np.argsort(request.window, kind="stable").tolist()
+        for wanted in (True, False):
+            for place in places:
+                index, row = int(shards[place]), int(rows[place])
+                with _readable(self.describe, request.window[place]):
+                    opened = self._opened(index)
+                    if wanted:
+                        opened.announce(row)
+                        continue
+                    opened.read(row, counts, x_uv[place])
+                    if opened.label is not None:
+                        labels[place] = opened.label[row]
+                    if self._codes:
+                        codes[place] = self._codes_of(index).read(self._shards[index][1], row)
         pair = torch.from_numpy(np.stack(codes).astype(np.int64)) if self._codes else None
         return Batch(
-            x=torch.from_numpy(dequantise(counts, scale)),
+            x=x,
             ch_names=montage.ch_names,
             window=torch.from_numpy(np.asarray(request.window)),
-            subject=tuple(self.recording(index).subject for index in request.window),
             offset=request.offset,
             global_size=request.global_size or n,
             label=None if None in labels else torch.from_numpy(np.asarray(labels)),
             codes_t=None if pair is None else pair[:, 0],
             codes_f=None if pair is None else pair[:, 1],
         )
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {shard.file: index for index, (_, shard) in enumerate(self._shards)}
 
     @cached_property
     def _groups(self) -> list[tuple[Ids, Ids]]:
@@ -316,7 +344,11 @@ class WindowDataset(Dataset[Batch]):
     def _column(self, name: str, window: npt.ArrayLike | None) -> npt.NDArray[Any]:
         ids = self._window(window)
         shards = self._shard_of(ids)
-        columns = {index: self._opened(int(index)).file[name][:] for index in np.unique(shards)}
+        columns = {}
+        for index in np.unique(shards).tolist():
+            store, shard = self._shards[index]
+            with _readable("/{} of {}".format, name, store.path / shard.file):
+                columns[index] = self._opened(index).file[name][:]
         return np.array([columns[index][row] for index, row in zip(shards, ids - self._first[shards], strict=True)])
 
     def _codes_of(self, index: int) -> CodeFiles:
@@ -377,6 +409,25 @@ def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
             )
         chosen.update(matched)
     return chosen
+
+
+@contextmanager
+def _readable(describe: Callable[..., str], *what: Any) -> Iterator[None]:
+    """Say of what could not be read where it lies, and what to do."""
+    try:
+        yield
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{describe(*what)} cannot be read ({error}). {_REMEDY}") from error
+
+
+def _empty(*shape: int) -> Tensor:
+    """A float32 tensor to fill; in a worker process in shared memory, as torch's own collation makes it: sending it to
+    the training process then copies nothing.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape))
+    return torch.empty(0).set_(storage).view(shape)
 
 
 def _montage(shard: Shard) -> Montage:

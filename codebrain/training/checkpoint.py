@@ -92,6 +92,23 @@ def latest(folder: Path) -> Checkpoint | None:
     return next(_undamaged(folder), None)
 
 
+def resumable(folder: Path) -> Checkpoint | None:
+    """The checkpoint that a run goes on from, or None if it has not saved one yet.
+
+    Raises
+    ------
+    ValueError
+        There are checkpoints, and every one is damaged: starting again at step 0 would throw the run away unasked.
+    """
+    found = latest(folder)
+    if found is None and (names := [path.name for path in _complete(folder)]):
+        raise ValueError(
+            f"every checkpoint in {folder} is damaged ({', '.join(names)}). Put an undamaged copy there, or delete "
+            "that folder to train again from the start."
+        )
+    return found
+
+
 def at_step(folder: Path, step: int) -> Checkpoint:
     """The checkpoint of a step, which must be there."""
     for checkpoint in _undamaged(folder):
@@ -102,16 +119,18 @@ def at_step(folder: Path, step: int) -> Checkpoint:
 
 def prune(folder: Path, keep_last: int, best_step: int | None) -> None:
     """Delete all but the last `keep_last` checkpoints and the best one."""
-    names = sorted(path for path in folder.glob("step-*") if not path.name.endswith(PARTIAL_SUFFIX))
-    for path in names[: -max(1, keep_last)]:
+    for path in _complete(folder)[: -max(1, keep_last)]:
         if best_step is None or path.name != f"step-{best_step:08d}":
             shutil.rmtree(path)
 
 
+def _complete(folder: Path) -> list[Path]:
+    """Checkpoints that were written to their end, the oldest first."""
+    return sorted(path for path in folder.glob("step-*") if not path.name.endswith(PARTIAL_SUFFIX))
+
+
 def _undamaged(folder: Path) -> Iterator[Checkpoint]:
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        if path.name.endswith(PARTIAL_SUFFIX):
-            continue
+    for path in reversed(_complete(folder)):
         try:
             state = json.loads((path / _STATE).read_text())
             damaged = [name for name, identity in state["files"].items() if _identity(path / name) != identity]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from codebrain.channels import canonical_name, positions
 from codebrain.training.logging import read_metrics
+
+_CODES = ("temporal codes", "frequency codes")
+_FIRST_GUESS = "named at first guess (%)"
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,10 @@ def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = Non
         ]
     figure, axes = _grid(len(panels))
     for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, lines, f"train/{panel.name}", "training", "-")
+        _draw(axis, lines, f"train/{panel.name}", "training", ".-")
         _draw(axis, lines, f"valid/{panel.name}", "held-out subjects", "o-")
         if panel.reference:
-            _draw(axis, lines, f"valid/{panel.reference}", panel.reference_label, "k--")
+            _draw(axis, lines, f"valid/{panel.reference}", panel.reference_label, "k.--")
         axis.set_ylabel(panel.label, fontsize=8)
         axis.set_xlabel("step (optimizer updates)", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -66,7 +70,7 @@ def _draw(axis: Any, lines: list[dict[str, Any]], name: str, label: str, style: 
 
 
 def accuracy_by_electrode(
-    run_dir: str | os.PathLike[str], ch_names: Sequence[str], temporal: Tensor, frequency: Tensor
+    run_dir: str | os.PathLike[str], ch_names: Sequence[str], temporal: Sequence[float], frequency: Sequence[float]
 ) -> Path | None:
     """Draw `figures/accuracy_by_electrode.png`: two scalp maps of the share of hidden codes named at first guess.
 
@@ -74,8 +78,8 @@ def accuracy_by_electrode(
     ----------
     run_dir : path
     ch_names : sequence of str
-        The electrodes; those that are none (bipolar pairs) are left out.
-    temporal, frequency : (C,) Tensor
+        The C electrodes; those that are none (bipolar pairs) are left out.
+    temporal, frequency : sequences of C floats
         Shares, 0 to 1.
 
     Returns
@@ -85,7 +89,9 @@ def accuracy_by_electrode(
     import mne
     from matplotlib.figure import Figure
 
-    placed = [row for row, name in enumerate(ch_names) if canonical_name(name) is not None]
+    placed = [
+        row for row, name in enumerate(ch_names) if canonical_name(name) is not None and not math.isnan(temporal[row])
+    ]
     if len(placed) < 4:
         return None
     names = [ch_names[row] for row in placed]
@@ -94,13 +100,46 @@ def accuracy_by_electrode(
     info.set_montage(mne.channels.make_dig_montage(dict(zip(names, head, strict=True)), coord_frame="head"))
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, values, title in zip(axes, (temporal, frequency), ("temporal codes", "frequency codes"), strict=True):
-        percent = 100 * values.cpu().numpy()[placed]
-        image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=False)
+    for axis, values, title in zip(axes, (temporal, frequency), _CODES, strict=True):
+        percent = np.array([100 * values[row] for row in placed])
+        image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=True)
         axis.set_title(title)
-        figure.colorbar(image, ax=axis, shrink=0.7, label="named at first guess (%)")
-    figure.suptitle("Hidden patches on held-out subjects")
+        figure.colorbar(image, ax=axis, shrink=0.7, label=_FIRST_GUESS)
+    figure.suptitle("Hidden patches on held-out subjects, by electrode")
     target = Path(run_dir) / "figures" / "accuracy_by_electrode.png"
+    save(figure, target)
+    return target
+
+
+def accuracy_by_band(
+    run_dir: str | os.PathLike[str],
+    bands_hz: Mapping[str, tuple[float, float]],
+    temporal: Sequence[float],
+    frequency: Sequence[float],
+) -> Path:
+    """Draw `figures/accuracy_by_band.png`: the same share by the frequency band that stands out in a patch.
+
+    Parameters
+    ----------
+    run_dir : path
+    bands_hz : mapping of str to (low, high)
+        The bands.
+    temporal, frequency : sequences of one float per band
+        Shares, 0 to 1; NaN for a band that stands out in no patch.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    place = np.arange(len(bands_hz))
+    for shift, values, label in zip((-0.2, 0.2), (temporal, frequency), _CODES, strict=True):
+        axis.bar(place + shift, 100 * np.array(values), width=0.4, label=label)
+    axis.set_xticks(place, [f"{name}\n{low:g}-{high:g} Hz" for name, (low, high) in bands_hz.items()])
+    axis.set_xlabel("frequency band that stands out in the patch")
+    axis.set_ylabel(_FIRST_GUESS)
+    axis.set_title("Hidden patches on held-out subjects, by band")
+    axis.legend()
+    target = Path(run_dir) / "figures" / "accuracy_by_band.png"
     save(figure, target)
     return target
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import importlib.util
 import json
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import psutil
 import torch
 import yaml
 from accelerate import Accelerator
@@ -23,6 +27,8 @@ from codebrain.data.format import PARTIAL_SUFFIX, write_text
 from codebrain.training.logging import MetricsFile
 
 _log = logging.getLogger(__name__)
+
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
 """What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
@@ -193,6 +199,7 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
         The folder holds a run of another configuration or is in use, or the launcher started other processes than
         it says.
     """
+    _require_trackers(loop.trackers)
     warnings.filterwarnings("ignore", message=".*use_reentrant.*")
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -215,9 +222,18 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
     broadcast_object_list(problem)
     if problem[0]:
         raise ValueError(problem[0])
-    accelerator.init_trackers("tensorboard" if loop.trackers == ["tensorboard"] else path.name)
+    accelerator.init_trackers(
+        "tensorboard" if loop.trackers == ["tensorboard"] else path.name,
+        # Taken up again, the run goes on in the same place.
+        init_kwargs={"wandb": {"dir": str(path), "id": _id(path), "resume": "allow"}},
+    )
     torch.manual_seed(loop.seed)
     return run
+
+
+def _id(path: Path) -> str:
+    """A name for a run's folder that no other folder has."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
 def check_world(num_processes: int) -> None:
@@ -236,9 +252,38 @@ def check_world(num_processes: int) -> None:
 
 def _use_all_cores() -> None:
     """Undo `accelerate launch`'s OMP_NUM_THREADS=1, which leaves all cores but one idle when training on a CPU."""
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    if os.environ.get("OMP_NUM_THREADS") == "1" and _set_by_accelerate():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _set_by_accelerate() -> bool:
+    """Whether this process was started by `accelerate launch` and the user named no number of threads.
+
+    The launcher hands its one thread on as if it had been asked for; only its own environment and arguments tell.
+    """
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return False
+    try:
+        launcher = psutil.Process().parent()
+        if launcher is None:
+            return True
+        asked = any(word.startswith("--num_cpu_threads_per_process") for word in launcher.cmdline())
+        return not asked and "OMP_NUM_THREADS" not in launcher.environ()
+    except psutil.Error:
+        return True
+
+
+def _require_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for a tracker that is not known, or whose library is not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise ValueError(f"--loop.trackers {name}: no such tracker; known are {', '.join(TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"--loop.trackers {name}: the package {name} is not installed. `pip install {name}`, or leave it out: "
+                "metrics.jsonl is written in any case."
+            )
 
 
 def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:

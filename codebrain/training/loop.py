@@ -35,6 +35,9 @@ LossFn = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, A
 EvaluateFn = Callable[[nn.Module], dict[str, float]]
 AfterUpdateFn = Callable[[int, torch.Generator], dict[str, float]]
 
+_LEAST_SCALE = 2.0**-14
+"""Of float16's loss scaling, which halves at every gradient that is not finite and starts at 2^16."""
+
 # What a random draw is for: the last part of its key.
 _DRAW_STEP, _DRAW_TORCH, _DRAW_EVALUATE = 0, 1, 2
 
@@ -142,44 +145,28 @@ def fit(
     SystemExit
         With code 75 after SIGTERM, once the run is saved.
     """
-    loop = run.loop
     state, optimizer = _resume(run, model, adamw(groups, optim))
     wrapped, prepared = _wrap(run, model, optimizer)
-    requests = StepRequests(
-        train,
-        batch_size=loop.batch_size,
-        accumulation=loop.accumulation,
-        steps=range(state.step, loop.total_steps),
-        seed=loop.seed,
-        rank=run.rank,
-        world=run.world,
+    trainer = _Trainer(run, wrapped, prepared, _batches(run, train, state.step), loss_fn, after_update, train, optim)
+    windows_per_step = run.loop.batch_size * run.loop.accumulation * run.world
+    progress = Progress(
+        first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main
     )
-    batches = train_loader(requests, train, num_workers=loop.num_workers, pin=run.device.type == "cuda")
-    windows_per_step = loop.batch_size * loop.accumulation * run.world
-    progress = Progress(first=state.step, total=loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
-    if state.step == 0:
-        _validate(run, model, evaluate, state, best)
-    clock = _Clock()
-    with _sigterm() as asked_to_stop:
-        while state.step < loop.total_steps and not (patience and state.since_best >= patience):
-            rate = learning_rate(state.step, optim, loop.total_steps)
-            set_learning_rate(optimizer, rate)
-            generator = torch.Generator().manual_seed(_key(loop.seed, state.step, 0, 0, _DRAW_STEP))
-            scalars = _update(run, wrapped, prepared, batches, loss_fn, generator, state, train, optim.grad_clip)
-            if after_update is not None:
-                scalars |= {f"train/{name}": value for name, value in after_update(state.step, generator).items()}
-            state.step += 1
+    with _sigterm() as asked_to_stop, _quiet_if_another_failed(run):
+        if state.step == 0:
+            _validate(run, model, evaluate, state, best)
+        clock = _Clock()
+        while state.step < run.loop.total_steps and not (patience and state.since_best >= patience):
+            scalars = trainer.step(state)
             stop = _accumulate(run, state, scalars, asked_to_stop.is_set())
             progress.update(state.sums["train/loss"] / state.n_summed)
             clock.step()
 
-            last = state.step == loop.total_steps
-            if state.step % loop.log_every == 0 or last:
-                _log_training(run, state, rate, clock.read(windows_per_step))
-            improved = False
-            if state.step % loop.eval_every == 0 or last:
-                improved = _validate(run, model, evaluate, state, best)
-            if improved or last or stop or state.step % loop.save_every == 0:
+            last = state.step == run.loop.total_steps
+            if state.step % run.loop.log_every == 0 or last:
+                _log_training(run, state, trainer.rate, clock.read(windows_per_step))
+            improved = (state.step % run.loop.eval_every == 0 or last) and _validate(run, model, evaluate, state, best)
+            if improved or last or stop or state.step % run.loop.save_every == 0:
                 _save(run, model, optimizer, state)
             if stop and not last:
                 progress.close()
@@ -192,7 +179,7 @@ def fit(
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_State, torch.optim.Optimizer]:
-    saved = checkpoint.latest(run.checkpoints)
+    saved = checkpoint.resumable(run.checkpoints)
     if saved is None:
         if run.is_main:
             run.metrics.truncate(0)
@@ -222,46 +209,93 @@ def _wrap(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple
     return wrapped, prepared
 
 
-def _update(
-    run: Run,
-    model: nn.Module,
-    optimizer: Any,
-    batches: Iterator[Batch],
-    loss_fn: LossFn,
-    generator: torch.Generator,
-    state: _State,
-    train: WindowDataset,
-    grad_clip: float,
-) -> dict[str, Any]:
-    """One optimizer update; the scalars are this process's means over the micro-batches."""
-    loop, accelerator = run.loop, run.accelerator
-    start = generator.get_state()
-    sums: dict[str, Any] = {}
-    windows: list[int] = []
-    for micro in range(loop.accumulation):
-        batch = next(batches).to(run.device)
-        windows += batch.window.flatten().tolist()
-        generator.set_state(start)
-        # By the place in the global batch: one process with two micro-batches draws what two with one each do.
-        torch.manual_seed(_key(loop.seed, state.step, micro * run.world + run.rank, 0, _DRAW_TORCH))
-        last = micro == loop.accumulation - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            with accelerator.autocast():
-                loss, scalars = loss_fn(model, batch, generator)
-            accelerator.backward(loss / loop.accumulation)
-        for name, value in {"loss": loss, **scalars}.items():
-            sums[f"train/{name}"] = sums.get(f"train/{name}", 0.0) + _detached(value) / loop.accumulation
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = accelerator.clip_grad_norm_(parameters, grad_clip or math.inf)
-    sums["train/grad_norm"] = norm.detach()
-    _require_finite(run, sums, windows, state, train)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if accelerator.optimizer_step_was_skipped:
-        sums["train/grad_norm"] = torch.zeros_like(norm)
-    if accelerator.scaler is not None:
-        sums["train/skipped_updates"] = float(accelerator.optimizer_step_was_skipped)
-    return sums
+def _batches(run: Run, train: WindowDataset, first_step: int) -> Iterator[Batch]:
+    """This process's micro-batches from a step on."""
+    loop = run.loop
+    requests = StepRequests(
+        train,
+        batch_size=loop.batch_size,
+        accumulation=loop.accumulation,
+        steps=range(first_step, loop.total_steps),
+        seed=loop.seed,
+        rank=run.rank,
+        world=run.world,
+    )
+    return train_loader(requests, train, num_workers=loop.num_workers, pin=run.device.type == "cuda")
+
+
+@dataclass
+class _Trainer:
+    """Makes one optimizer update after the other."""
+
+    run: Run
+    model: nn.Module
+    """Compiled and distributed."""
+    optimizer: Any
+    """As accelerate prepared it."""
+    batches: Iterator[Batch]
+    loss_fn: LossFn
+    after_update: AfterUpdateFn | None
+    train: WindowDataset
+    optim: OptimConfig
+    rate: float = 0.0
+    """Learning rate of the last update."""
+
+    def step(self, state: _State) -> dict[str, Any]:
+        """Make one update and count it; the scalars are this process's means over the micro-batches."""
+        seed = self.run.loop.seed
+        self.rate = learning_rate(state.step, self.optim, self.run.loop.total_steps)
+        set_learning_rate(self.optimizer, self.rate)
+        generator = torch.Generator().manual_seed(_key(seed, state.step, 0, 0, _DRAW_STEP))
+        scalars, windows = self._gradient(state, generator)
+        scalars["train/grad_norm"] = self._clip()
+        _require_finite(self.run, scalars, windows, state, self.train)
+        scalars |= self._update()
+        if self.after_update is not None:
+            found = self.after_update(state.step, generator)
+            scalars |= {f"train/{name}": value for name, value in found.items()}
+        state.step += 1
+        return scalars
+
+    def _gradient(self, state: _State, generator: torch.Generator) -> tuple[dict[str, Any], list[int]]:
+        """Add up the gradients of the micro-batches; return the means of their scalars, and their windows."""
+        run, loop = self.run, self.run.loop
+        start = generator.get_state()
+        sums: dict[str, Any] = {}
+        windows: list[int] = []
+        for micro in range(loop.accumulation):
+            batch = next(self.batches).to(run.device)
+            windows += batch.window.tolist()
+            generator.set_state(start)
+            # By the place in the global batch: one process with two micro-batches draws what two with one each do.
+            torch.manual_seed(_key(loop.seed, state.step, micro * run.world + run.rank, 0, _DRAW_TORCH))
+            last = micro == loop.accumulation - 1
+            with nullcontext() if last else run.accelerator.no_sync(self.model):
+                with run.accelerator.autocast():
+                    loss, scalars = self.loss_fn(self.model, batch, generator)
+                run.accelerator.backward(loss / loop.accumulation)
+            for name, value in {"loss": loss, **scalars}.items():
+                sums[f"train/{name}"] = sums.get(f"train/{name}", 0.0) + _detached(value) / loop.accumulation
+        return sums, windows
+
+    def _clip(self) -> Tensor:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return self.run.accelerator.clip_grad_norm_(parameters, self.optim.grad_clip or math.inf).detach()
+
+    def _update(self) -> dict[str, float]:
+        """Move the weights, unless float16's scaler finds the gradient too large for its present scale."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        accelerator = self.run.accelerator
+        if accelerator.scaler is None:
+            return {}
+        skipped = accelerator.optimizer_step_was_skipped
+        if skipped and accelerator.scaler.get_scale() < _LEAST_SCALE:
+            raise FloatingPointError(
+                f"float16 skipped updates until its scale fell below {_LEAST_SCALE:g}: the gradient is not finite at "
+                "any scale. Train with --loop.mixed_precision bf16 or no."
+            )
+        return {"train/skipped_updates": float(skipped)} | ({"train/grad_norm": 0.0} if skipped else {})
 
 
 def _require_finite(run: Run, sums: dict[str, Any], windows: list[int], state: _State, train: WindowDataset) -> None:
@@ -350,6 +384,18 @@ def _save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, state: _
         checkpoint.save(run.checkpoints, model, optimizer, content)
         checkpoint.prune(run.checkpoints, run.loop.keep_last, state.best_step)
     run.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _quiet_if_another_failed(run: Run) -> Iterator[None]:
+    """Leave it to the process that failed to say why: those that waited for it only see it go."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "by peer" in str(error) or "gloo" in str(error)
+        if run.world > 1 and lost:
+            raise SystemExit(1) from error
+        raise
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from codebrain.data.windows import Batch, Ids, Request, WindowDataset
 
@@ -146,10 +146,31 @@ class StepRequests:
                 yield Request(window[offset : offset + self._batch_size], offset, self._global)
 
 
+class _Carrying(Dataset["Batch | Exception"]):
+    """Hands an error over as a value: raised in a worker process, it would come wrapped in a traceback of its own."""
+
+    def __init__(self, dataset: WindowDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, request: Request) -> Batch | Exception:
+        try:
+            return self._dataset[request]
+        except (ValueError, OSError) as error:
+            return error
+
+
 def train_loader(requests: StepRequests, dataset: WindowDataset, *, num_workers: int, pin: bool) -> Iterator[Batch]:
-    """Micro-batches of this process, read ahead by worker processes."""
+    """Micro-batches of this process, read ahead by worker processes.
+
+    Raises
+    ------
+    ValueError
+        A window that cannot be read.
+    OSError
+        A worker process that died.
+    """
     loader = DataLoader(
-        dataset,
+        _Carrying(dataset),
         batch_size=None,
         sampler=requests,
         num_workers=num_workers,
@@ -159,7 +180,22 @@ def train_loader(requests: StepRequests, dataset: WindowDataset, *, num_workers:
         multiprocessing_context="spawn" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
     )
-    return iter(loader)
+    return _raised(iter(loader))
+
+
+def _raised(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
+    try:
+        for batch in batches:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"a process that reads windows ahead died ({error}). Often memory ran out: lower --loop.num_workers. "
+            "Launched again, the run goes on from its last checkpoint."
+        ) from error
 
 
 def eval_batches(dataset: WindowDataset, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:

@@ -1,0 +1,204 @@
+"""Time of a stage-2 step beside the bare backbone's, with cached tokens and without, in one run.
+
+    python benchmarks/stage2_step.py --output build/stage2_step            # CPU, some minutes on two cores
+
+Base sizes, windows of 19 x 30 patches. `bare` is forward, cross-entropy, backward and AdamW on one batch that lies in
+memory; it runs between the steps of the real loop (as its validation, which the loop's clock leaves out), so both see
+the same machine. The loop's own share is what is left of its step without loss, backward pass, clipping and update:
+reading, logging, bookkeeping. Steps are medians. Memory is the growth of the peak of a process that makes two steps,
+with torch's cross-entropy and with this project's (codebrain.prediction.code_loss); each has a process of its own.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from codebrain import masking
+from codebrain.backbone import BackboneConfig
+from codebrain.channels import TEN_TWENTY_19
+from codebrain.data.format import Recording, ShardWriter, Store, StoreInfo, write_store
+from codebrain.data.windows import WindowDataset
+from codebrain.model import MaskedTokenModel
+from codebrain.prediction import code_loss
+from codebrain.training import launch
+from codebrain.training.launch import LoopConfig
+from codebrain.training.logging import read_metrics
+from codebrain.training.loop import fit
+from codebrain.training.optim import OptimConfig, adamw, parameter_groups
+from pretrain.stage2 import Stage2, Stage2Config
+from tokenizer import DualTokenizer, TokenizerConfig
+from tokenizer.cache import ensure_codes
+
+N_CODES, N_PATCHES, PATCH = 4096, 30, 200
+OPTIM = OptimConfig(lr=1e-4, grad_clip=5.0)
+
+
+def main() -> None:
+    options = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write(root / "store")
+        steps = {cache: measure(root, cache, options) for cache in ("on", "off")}
+    memory = {name: in_a_process(peak_gb, name, options) for name in LOSSES}
+    report = {
+        "machine": {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__},
+        "batch": options.batch,
+        "steps": steps,
+        "memory_batch": options.memory_batch,
+        "peak_gb": memory,
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=4, help="windows of a step")
+    parser.add_argument("--memory_batch", type=int, default=8, help="windows of the step whose memory is measured")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps, after one that is not")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=Path("build/stage2_step"), help="folder for results.json")
+    return parser.parse_args()
+
+
+def write(path: Path) -> Store:
+    """Three recordings of ten windows of noise."""
+    rng, shards = np.random.default_rng(0), []
+    recordings = [Recording(row=row, path=f"{row}.edf", subject=f"s{row}", kept=10) for row in range(3)]
+    for recording in recordings:
+        windows = 20 * rng.standard_normal((10, len(TEN_TWENTY_19), N_PATCHES * PATCH))
+        name = f"{recording.row}"
+        with ShardWriter(path, name, ch_names=TEN_TWENTY_19, sfreq=200, n_times=N_PATCHES * PATCH) as writer:
+            writer.append(windows, recording=recording.row, start=30.0 * np.arange(10))
+        shards.append(writer.shard)
+    return write_store(path, StoreInfo(sfreq=200, window_seconds=N_PATCHES), shards, recordings)
+
+
+def build() -> MaskedTokenModel:
+    torch.manual_seed(0)
+    return MaskedTokenModel(N_CODES, N_CODES, **dataclasses.asdict(BackboneConfig()))
+
+
+def bare_step(batch: int, loss_fn: Callable[..., torch.Tensor]) -> Callable[[], None]:
+    """Forward, loss, backward and update on a batch in memory."""
+    model = build().train()
+    optimizer = adamw(parameter_groups(model, OPTIM.weight_decay), OPTIM)
+    x = 0.2 * torch.randn(batch, len(TEN_TWENTY_19), N_PATCHES * PATCH)
+    mask = masking.bernoulli((batch, len(TEN_TWENTY_19), N_PATCHES), 0.5)
+    codes = torch.randint(0, N_CODES, (2, int(mask.sum())))
+
+    def step() -> None:
+        logits = model(x, mask)
+        sum(loss_fn(guess, code, len(code)) for guess, code in zip(logits, codes, strict=True)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of the loop's step, of the bare step between them, and of what the loop adds."""
+    torch.set_num_threads(options.threads)
+    tokenizer = DualTokenizer(TokenizerConfig(codebook_start="random")).requires_grad_(False).eval()
+    dataset = WindowDataset([root / "store"])
+    loop = LoopConfig(
+        total_steps=options.steps + 1, batch_size=options.batch, log_every=1, eval_every=1, save_every=1000, trackers=[]
+    )
+    config = Stage2Config(data=[], tokenizer="", run_dir=str(root / cache), token_cache=cache, optim=OPTIM, loop=loop)
+    run = launch.start(config.run_dir, loop, config)
+    if cache == "on":
+        dataset = dataset.with_codes(ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=4))
+    task, model, bare = Stage2(config, run, tokenizer, dataset), build(), bare_step(options.batch, code_loss)
+    seconds: dict[str, list[float]] = {"bare": [], "work": [0.0]}
+
+    def evaluate(_: torch.nn.Module) -> dict[str, float]:
+        done = seconds["work"][-1]
+        with torch.enable_grad():
+            seconds["bare"].append(timed(bare)[1])
+        # The bare step's update is no work of the loop's.
+        seconds["work"][-1:] = [done, 0.0]
+        return {"valid/loss": 0.0}
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            result, spent = timed(function, *arguments, **named)
+            seconds["work"][-1] += spent
+            return result
+
+        return call
+
+    run.accelerator.backward = counted(run.accelerator.backward)
+    run.accelerator.clip_grad_norm_ = counted(run.accelerator.clip_grad_norm_)
+    groups, step = parameter_groups(model, OPTIM.weight_decay), torch.optim.AdamW.step
+    torch.optim.AdamW.step = counted(step)
+    fit(run, model=model, groups=groups, loss_fn=counted(task.loss), evaluate=evaluate, train=dataset, optim=OPTIM)
+    torch.optim.AdamW.step = step
+    steps = [line["time/seconds_per_step"] for line in read_metrics(run.path) if "time/seconds_per_step" in line][1:]
+    work = seconds["work"][2 : 2 + len(steps)]
+    return {
+        "loop": statistics.median(steps),
+        "bare": statistics.median(seconds["bare"][1:-1]),
+        "own_share": statistics.median(1 - spent / whole for spent, whole in zip(work, steps, strict=True)),
+    }
+
+
+def timed(function: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    result = function(*arguments, **named)
+    return result, time.perf_counter() - began
+
+
+def torch_loss(logits: torch.Tensor, codes: torch.Tensor, n_hidden: float) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_hidden
+
+
+LOSSES = {"torch": torch_loss, "ours": code_loss}
+
+
+def in_a_process(function: Callable[..., float], *arguments: Any) -> float:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def peak_gb(name: str, options: argparse.Namespace) -> float:
+    torch.set_num_threads(options.threads)
+    step = bare_step(options.memory_batch, LOSSES[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [
+        f"| tokens | loop, s | bare, s | loop / bare | loop's own share | batch {report['batch']} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cache, row in report["steps"].items():
+        name = "from the cache" if cache == "on" else "computed at every step"
+        lines.append(
+            f"| {name} | {row['loop']:.3f} | {row['bare']:.3f} | {row['loop'] / row['bare']:.3f} | "
+            f"{row['own_share']:.1%} | |"
+        )
+    peak = report["peak_gb"]
+    lines += ["", f"peak of a step of {report['memory_batch']} windows: {peak['ours']:.2f} GB with code_loss, "]
+    lines[-1] += f"{peak['torch']:.2f} GB with torch's cross-entropy"
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
