@@ -101,21 +101,23 @@ class Resampler:
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
         # From a multiple of `down`, so that the piece's first sample falls on a sample of the output.
-        first = (start // self.up - self._rounds_before) * self.down
-        return first, -(-(stop - 1) * self.down // self.up) + self.reach + 1
+        first = start // self.up * self.down
+        if self.weights is not None:
+            n_blocks = -(-(stop - start // self.up * self.up) // self.block)
+            return first - self.reach, first + n_blocks * self.step + self.reach
+        before = -(-self.reach // self.down) * self.down
+        return first - before, -(-(stop - 1) * self.down // self.up) + self.reach + 1
 
     def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
         skipped = start % self.up
         if self.weights is not None:
-            return self._by_blocks(x, self.weights.astype(x.dtype), skipped + stop - start)[:, skipped:]
-        # Rates without a small common multiple would need a large matrix.
-        skipped += self._rounds_before * self.up
-        y = resample_poly(x, self.up, self.down, axis=-1, window=self.kernel.astype(x.dtype))
+            seen = sliding_window_view(x, len(self.weights), axis=1)[:, :: self.step]
+            y = (np.ascontiguousarray(seen) @ self.weights.astype(x.dtype)).reshape(len(x), -1)
+        else:
+            # Rates without a small common multiple would need a large matrix.
+            y = resample_poly(x, self.up, self.down, axis=-1, window=self.kernel.astype(x.dtype))
+            skipped += -(-self.reach // self.down) * self.up
         return y[:, skipped : skipped + stop - start]
-
-    @property
-    def _rounds_before(self) -> int:
-        return -(-self.reach // self.down)
 
     def _weights(self) -> npt.NDArray[np.float64]:
         """(inputs, outputs) weight of each sample that a block sees in each that it makes."""
@@ -123,15 +125,6 @@ class Resampler:
         lag = outputs * self.down - inputs * self.up  # at the common multiple of both rates
         inside = np.clip(lag + self.half, 0, 2 * self.half)
         return np.where(abs(lag) <= self.half, self.up * self.kernel[inside], 0.0)
-
-    def _by_blocks(self, x: Samples, weights: Samples, n: int) -> Samples:
-        """The first `n` output samples."""
-        n_blocks = -(-n // self.block)
-        x = x[:, self._rounds_before * self.down - self.reach :]
-        missing = (n_blocks - 1) * self.step + len(weights) - x.shape[1]
-        x = np.pad(x, [(0, 0), (0, max(missing, 0))])
-        seen = sliding_window_view(x, len(weights), axis=1)[:, :: self.step][:, :n_blocks]
-        return (np.ascontiguousarray(seen) @ weights).reshape(len(x), -1)[:, :n]
 
 
 class Chain:

@@ -217,13 +217,14 @@ def probe(recording: Readable, picks: Sequence[int], *, find_line: bool = False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any number has a nan for its median
         offset = np.nan_to_num(np.nanmedian(x[..., ::_EVERY], axis=(1, 2)))
+    x = (x - offset[:, None, None]).astype(np.float32)
     second = math.floor(recording.sfreq)
     per_second = x[..., : length // second * second].reshape(*x.shape[:2], -1, second).std(axis=-1)
     moving = per_second[per_second > 0]
     return Probe(
         amplitude_uv=float(np.median(moving)) if moving.size else math.nan,
         offset_uv=offset,
-        line_hz=_line_frequency(np.nan_to_num(x - offset[:, None, None]), recording.sfreq) if find_line else None,
+        line_hz=_line_frequency(np.nan_to_num(x), recording.sfreq) if find_line else None,
     )
 
 
@@ -334,11 +335,12 @@ def _header_volts(raw: mne.io.BaseRaw) -> npt.NDArray[np.float64]:
     return np.ones(len(raw.ch_names))
 
 
-def _line_frequency(x: npt.NDArray[np.float64], sfreq: float) -> float | None:
+def _line_frequency(x: npt.NDArray[np.float32], sfreq: float) -> float | None:
     """50 or 60 Hz if that line stands out of its surroundings in the mean spectrum of (..., T) samples."""
     length = min(x.shape[-1], round(2 * sfreq))
     pieces = x[..., : x.shape[-1] // length * length].reshape(-1, length)
-    power = np.abs(rfft(pieces * hann(length), axis=-1)) ** 2
+    spectrum = rfft(pieces * hann(length).astype(np.float32), axis=-1)
+    power = spectrum.real**2 + spectrum.imag**2
     freqs = rfftfreq(length, 1 / sfreq)
     level = 10 * np.log10(power.mean(axis=0) + 1e-20)
     excess = {}

@@ -115,11 +115,11 @@ def fault(window: npt.NDArray[np.floating], config: WindowConfig, sfreq: float) 
     if config.min_swing_uv is not None:
         second = min(round(sfreq), window.shape[1])
         pieces = window[:, : window.shape[1] // second * second].reshape(len(window), -1, second)
-        still = (np.ptp(pieces, axis=2) < config.min_swing_uv).any(axis=1)
+        still = (pieces.max(axis=2) - pieces.min(axis=2) < config.min_swing_uv).any(axis=1)
         if still.any():
             return "flat", np.flatnonzero(still)
     if config.max_uv is not None:
-        loud = np.abs(window).max(axis=1) >= config.max_uv
+        loud = np.maximum(window.max(axis=1), -window.min(axis=1)) >= config.max_uv
         if loud.any():
             return "amplitude", np.flatnonzero(loud)
     return "", np.empty(0, dtype=np.intp)

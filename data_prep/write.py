@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample
 
-from codebrain.data.format import Recording, Shard, ShardWriter, write_text
+from codebrain.data.format import PARTIAL_SUFFIX, Recording, Shard, ShardWriter
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
@@ -143,7 +143,7 @@ def read_record(store: str, row: int) -> Result | None:
     """What is noted of a row, or None if nothing is or its shard has been deleted since."""
     try:
         content: dict[str, Any] = json.loads(_record(store, row).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
     shard = content["shard"]
     if shard is not None:
@@ -159,7 +159,10 @@ def _record(store: str, row: int) -> Path:
 
 def _write_result(job: Job, result: Result) -> None:
     job.record.parent.mkdir(parents=True, exist_ok=True)
-    write_text(job.record, json.dumps(dataclasses.asdict(result)))
+    # Not flushed to the disk, which takes longer than a filter: what a power cut leaves of it is passed over.
+    partial = job.record.with_name(job.record.name + PARTIAL_SUFFIX)
+    partial.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
+    partial.replace(job.record)
 
 
 def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
@@ -314,13 +317,14 @@ class _Windows:
 
     def _read(self, start: int, stop: int, broken: _Broken) -> npt.NDArray[np.floating]:
         """(C, stop - start) microvolts of the store's channels, finite: where it was not is noted in `broken`."""
-        x = self._recording.read(self._picks, start, stop) - self._offset
-        bad = ~np.isfinite(x)
-        if bad.any():
+        recorded = self._recording.read(self._picks, start, stop)
+        x = np.subtract(recorded, self._offset, out=np.empty(recorded.shape, np.float32), casting="same_kind")
+        if not np.isfinite(x).all():
+            bad = ~np.isfinite(x)
             mixed = bad if self._montage.matrix is None else (self._montage.matrix != 0).astype(int) @ bad > 0
             broken.note(mixed, start)
-            x = np.where(bad, 0.0, x)
-        return self._montage(x).astype(np.float32)
+            x = np.where(bad, np.float32(0), x)
+        return self._montage(x)
 
 
 class _Broken:
