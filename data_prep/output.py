@@ -28,10 +28,11 @@ from codebrain.data.format import (
     write_store,
 )
 from data_prep.corpora import Source
+from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
-from data_prep.write import EverywhereCutter, Job, Result, read_record, read_result
+from data_prep.write import Job, Result, read_record, read_result
 
 NOTHING_USABLE = 1
 """Exit code when not one window came out."""

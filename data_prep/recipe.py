@@ -4,8 +4,10 @@ Commands and tasks inherit its fields, across modules: annotations here and ther
 command line can see them.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.clean import CleanConfig
 from data_prep.montage import MontageConfig
@@ -29,3 +31,22 @@ class Recipe:
     """Sampling rate and filters."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """Length of the windows and what makes one unusable."""
+
+
+def recipe_of(constants: Mapping[str, Any]) -> Recipe:
+    """The recipe among the constants of a preparation, as a store records them.
+
+    Raises
+    ------
+    ValueError
+        They name no recipe of this version.
+    """
+    parts = {"guard": GuardConfig, "channels": MontageConfig, "clean": CleanConfig, "windows": WindowConfig}
+    names = [entry.name for entry in dataclasses.fields(Recipe)]
+    try:
+        return Recipe(**{name: parts[name](**constants[name]) if name in parts else constants[name] for name in names})
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"the preparation {dict(constants)} is no recipe of this version ({type(error).__name__}: {error}): no new "
+            "recording can be prepared like that. Prepare the store again and train on it."
+        ) from error

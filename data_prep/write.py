@@ -8,59 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.signal import resample
 
 from codebrain.data.format import PARTIAL_SUFFIX, Recording, Shard, ShardWriter
-from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
-from data_prep.montage import Montage, plan_montage
-from data_prep.read import OpenRecording, Readable, UnusableError, check_amplitude, probe
+from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open_recording
+from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowPlan, fault, grid, is_marked_bad
-
-# A piece of a recording in memory: 64 channels at 512 Hz make 160 MB of float64.
-_PIECE_SECONDS = 300.0
-
-
-class Cutter(Protocol):
-    """Decides where the windows of a recording lie, and in a task how they are labelled."""
-
-    def open(self, source: Source, recipe: Recipe) -> Readable:
-        """Open one recording; UnusableError if it cannot be used."""
-
-    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
-        """Plan the windows of one recording; UnusableError if it has none."""
-
-    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """What is done to each clean window (C, T) at the very end."""
-
-
-class FileCutter:
-    """Recordings that are files, whose windows are kept as they are."""
-
-    def open(self, source: Source, recipe: Recipe) -> Readable:
-        """Open the file through MNE."""
-        return OpenRecording(Path(source.file), unit=recipe.unit, truncated=recipe.truncated)
-
-    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Nothing."""
-        return window_uv
-
-
-class EverywhereCutter(FileCutter):
-    """Consecutive windows over the whole recording: a corpus."""
-
-    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
-        """Fill the recording with windows."""
-        return WindowPlan(start=grid(recipe.windows, sfreq=recipe.clean.sfreq, n_times=chain.n_out, edge=chain.edge))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,171 +141,34 @@ def _is_about_store(error: OSError, store: str) -> bool:
 
 
 def _prepare(job: Job) -> Result:
-    recipe = job.recipe
-    recording = job.cutter.open(job.source, recipe)
-    unfit = bids.unfit_channels(recording.path)
-    montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
-    recording.restrict(montage.labels)
-    picks = [recording.labels.index(label) for label in montage.labels]
-    found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
-    check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
-    chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
-    plan = job.cutter.cut(job.source, recording, chain, recipe)
-    offset = found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(picks))
-    windows = _Windows(recording, montage, picks, chain, offset, job)
-    tally = _Tally(montage.ch_names)
+    opened = open_recording(job.source, job.cutter, job.recipe)
+    windows = Windows(opened, job.cutter, job.recipe)
+    tally = Tally(opened.montage.ch_names)
+    plan, sfreq = opened.plan, job.recipe.clean.sfreq
     with ShardWriter(
         job.store,
         f"{job.row:06d}",
-        ch_names=montage.ch_names,
-        sfreq=recipe.clean.sfreq,
+        ch_names=opened.montage.ch_names,
+        sfreq=sfreq,
         n_times=windows.length,
         label_dtype=np.int64 if job.is_labelled else None,
         has_split=job.has_split,
     ) as writer:
-        for chosen in windows.pieces(plan.start):
-            kept, uv = windows.usable(plan, chosen, tally)
+        for chosen in windows.pieces():
+            kept, uv = windows.usable(chosen, tally)
             index = chosen[kept]
             writer.append(
                 uv,
                 recording=job.row,
-                start=plan.start[index] / recipe.clean.sfreq,
+                start=plan.start[index] / sfreq,
                 label=None if plan.label is None else plan.label[index],
                 split=None if plan.split is None else plan.split[index],
             )
-    return _result(job, recording, montage, writer.shard, tally)
+    return _result(job, opened, writer.shard, tally)
 
 
-class _Tally:
-    """Counts of rejected windows by reason and by channel."""
-
-    def __init__(self, ch_names: Sequence[str]) -> None:
-        self.ch_names = ch_names
-        self.reasons: Counter[str] = Counter()
-        self.channels: dict[str, Counter[str]] = {}
-
-    def add(self, reason: str, channels: npt.NDArray[np.intp]) -> None:
-        self.reasons[reason] += 1
-        blamed = self.channels.setdefault(reason, Counter())
-        blamed.update(self.ch_names[index] for index in channels)
-
-    def in_words(self) -> str:
-        """Such as "flat 6 (T7 6), amplitude 2 (Fp1 2, Fp2 1)"."""
-        words = []
-        for reason, count in self.reasons.most_common():
-            worst = ", ".join(f"{name} {n}" for name, n in self.channels[reason].most_common(3))
-            words.append(f"{reason} {count}" + (f" ({worst})" if worst else ""))
-        return ", ".join(words)
-
-
-class _Windows:
-    """Clean windows of one recording, made a piece at a time."""
-
-    def __init__(
-        self,
-        recording: Readable,
-        montage: Montage,
-        picks: Sequence[int],
-        chain: Chain,
-        offset_uv: npt.NDArray[np.float64],
-        job: Job,
-    ) -> None:
-        self._recording, self._montage, self._picks, self._chain = recording, montage, picks, chain
-        self._offset = offset_uv[:, None]
-        self._recipe = recipe = job.recipe
-        self._finish = job.cutter.finish
-        self._marks = recording.annotations() if recipe.windows.skip_bad else ()
-        self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
-
-    def pieces(self, starts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
-        """Indices of the windows that are made together: those that begin in the same stretch of the same trial."""
-        stretch = np.floor(starts / (_PIECE_SECONDS * self._recipe.clean.sfreq)).astype(int)
-        stretches, which = np.unique(np.stack([self._trial(starts), stretch]), axis=1, return_inverse=True)
-        for number in range(stretches.shape[1]):
-            yield np.flatnonzero(which == number)
-
-    def usable(
-        self, plan: WindowPlan, chosen: npt.NDArray[np.intp], tally: _Tally
-    ) -> tuple[list[int], npt.NDArray[np.floating]]:
-        """Those of the chosen windows that nothing is wrong with: their indices and (m, C, T) microvolts."""
-        config, sfreq = self._recipe.windows, self._recipe.clean.sfreq
-        starts = plan.start[chosen]
-        stops = starts + (self.length if plan.length is None else plan.length[chosen])
-        first = int(starts.min())
-        broken = _Broken(self._recording, self._chain, sfreq)
-        x = self._clean(first, int(stops.max()), broken)
-        kept: list[int] = []
-        windows: list[npt.NDArray[np.floating]] = []
-        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-            window = x[:, start - first : stop - first]
-            begin, end = start / sfreq, stop / sfreq
-            if is_marked_bad(self._marks, begin, end):
-                reason, channels = "marked bad", np.empty(0, dtype=np.intp)
-            elif (channels := broken.channels(begin, end)).size:
-                reason = "not a number"
-            else:
-                reason, channels = fault(window, config, sfreq)
-            if reason:
-                tally.add(reason, channels)
-            else:
-                kept.append(index)
-                whole = window if stop - start == self.length else resample(window, self.length, axis=1)
-                windows.append(self._finish(whole))
-        return kept, np.stack(windows) if windows else np.empty((0, len(x), self.length))
-
-    def _trial(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Number of the trial in which each window begins."""
-        n_trials = self._recording.n_times // self._recording.trial_times
-        return np.clip(starts // self._chain.n_out, 0, n_trials - 1)
-
-    def _clean(self, first: int, last: int, broken: _Broken) -> npt.NDArray[np.floating]:
-        """Clean samples `first` to `last` of one trial, which goes on at its other end beyond either."""
-        trial = int(self._trial(np.array([first]))[0])
-        n_out, offset = self._chain.n_out, trial * self._recording.trial_times
-        first, last = first - trial * n_out, last - trial * n_out
-        spans = [(first + n_out, n_out), (max(first, 0), min(last, n_out)), (0, last - n_out)]
-        return np.concatenate(
-            [
-                self._chain.clean(lambda start, stop: self._read(start + offset, stop + offset, broken), start, stop)
-                for start, stop in spans
-                if 0 <= start < stop <= n_out
-            ],
-            axis=1,
-        )
-
-    def _read(self, start: int, stop: int, broken: _Broken) -> npt.NDArray[np.floating]:
-        """(C, stop - start) microvolts of the store's channels, finite: where it was not is noted in `broken`."""
-        recorded = self._recording.read(self._picks, start, stop)
-        x = np.subtract(recorded, self._offset, out=np.empty(recorded.shape, np.float32), casting="same_kind")
-        if not np.isfinite(x).all():
-            bad = ~np.isfinite(x)
-            mixed = bad if self._montage.matrix is None else (self._montage.matrix != 0).astype(int) @ bad > 0
-            broken.note(mixed, start)
-            x = np.where(bad, np.float32(0), x)
-        return self._montage(x)
-
-
-class _Broken:
-    """Where the recording holds no numbers; the filters carry each such sample as far as they reach."""
-
-    def __init__(self, recording: Readable, chain: Chain, sfreq: float) -> None:
-        self._rate = recording.sfreq
-        self._reach = chain.edge / sfreq
-        self._spans: list[tuple[int, float, float]] = []
-
-    def note(self, bad: npt.NDArray[np.bool_], start: int) -> None:
-        for channel in np.flatnonzero(bad.any(axis=1)):
-            padded = np.diff(np.concatenate([[0], bad[channel].astype(np.int8), [0]]))
-            for begin, end in zip(np.flatnonzero(padded == 1), np.flatnonzero(padded == -1), strict=True):
-                self._spans.append((int(channel), (start + begin) / self._rate, (start + end) / self._rate))
-
-    def channels(self, begin: float, end: float) -> npt.NDArray[np.intp]:
-        """Channels that the stretch from `begin` to `end` (in seconds) cannot be trusted in."""
-        near = {c for c, first, last in self._spans if first - self._reach < end and last + self._reach > begin}
-        return np.array(sorted(near), dtype=np.intp)
-
-
-def _result(job: Job, recording: Readable, montage: Montage, shard: Shard | None, tally: _Tally) -> Result:
+def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Result:
+    recording, montage = opened.recording, opened.montage
     told, header = bids.participant(recording.path, job.source.subject), recording.person()
     age, sex = (first or second for first, second in zip(told, header, strict=True))
     kept = shard.n if shard else 0

@@ -18,10 +18,11 @@ from codebrain.channels import TEN_TWENTY_19
 from codebrain.data.format import Store
 from data_prep import cli
 from data_prep.corpora import find_recordings
+from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, grid
-from data_prep.write import EverywhereCutter, Job, read_result
+from data_prep.write import Job, read_result
 from tests.recordings import noise, write_edf, write_subjects
 
 CONFIGS = Path(cli.__file__).parent / "configs"
@@ -215,7 +216,10 @@ def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys)
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "xyz(\\d+)"], "fits no recording"),
         (["corpus", "{data}", "--output", "{data}"], "holds files but no preparation"),
         (["task", "nonsense", "{data}", "--output", "{out}"], "there are: faced"),
-        (["task", "mental_arithmetic", "{data}", "--output", "{out}"], "is it the data set `eegmat`?"),
+        (
+            ["task", "mental_arithmetic", "{data}", "--output", "{out}"],
+            "does not hold the files of EEG During Mental Arithmetic Tasks",
+        ),
         (["task", "mental_arithmetic", "{data}", "--output", "{out}", "--protocol", "mine"], "protocol"),
         (["synthetic", "{out}", "--subjects", "0"], "--subjects is 0"),
         (["synthetic", "{out}", "--minutes", "0.5"], "--minutes is 0.5"),

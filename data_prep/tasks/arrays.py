@@ -141,7 +141,7 @@ def load_numbers(path: Path) -> dict[tuple[int, int], float]:
     cells: dict[tuple[int, int], float] = {}
     with faults_of(path, "cannot be read as an .xlsx file"), zipfile.ZipFile(path) as book:
         sheet = min(name for name in book.namelist() if name.startswith("xl/worksheets/sheet"))
-        for cell in ElementTree.fromstring(book.read(sheet)).iter("{*}c"):
+        for cell in ElementTree.fromstring(book.read(sheet)).iterfind(".//{*}c"):
             value = cell.find("{*}v")
             place = re.fullmatch(r"([A-Z]+)(\d+)", cell.get("r", ""))
             # A cell of type "s" holds the number of a text in another table.

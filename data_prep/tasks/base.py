@@ -21,11 +21,11 @@ from codebrain.config import to_dict
 from codebrain.data.format import SPLITS, TaskInfo
 from data_prep.clean import Chain, CleanConfig
 from data_prep.corpora import Source
+from data_prep.cut import Cutter, FileCutter
 from data_prep.montage import MontageConfig
 from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, WindowPlan
-from data_prep.write import Cutter, FileCutter
 
 
 class Task(Cutter, Protocol):

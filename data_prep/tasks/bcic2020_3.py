@@ -20,7 +20,6 @@ from data_prep.tasks.base import NO_FILTER, About, DataSet, Stretch, Trap, label
 
 _SFREQ, _LAST = 256.0, 768  # Hz; samples of a trial that are used, counted from its end
 _ANSWERS = "Track3_Answer Sheet_Test.xlsx"
-_FIRST_ROW = 3  # of the answers, below the headings
 _PARTS = {"training": "train", "validation": "valid", "test": "test"}
 _CHANNELS = """
     Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 TP9 CP5 CP1 CP2 CP6 TP10 P7 P3 Pz P4 P8 PO9 O1 Oz O2
@@ -93,9 +92,8 @@ def _one_hot(path: Path, part: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.in
 def _test_set(path: Path, subject: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     (x,) = load_mat_73(path, "epo_test", "x")
     answers = load_numbers(path.with_name(_ANSWERS))
-    try:
-        # A pair of columns per subject: number of the trial, class counted from 1.
-        labels = [int(answers[_FIRST_ROW + trial, 2 * subject]) - 1 for trial in range(len(x))]
-    except KeyError as error:
-        raise UnusableError(f"{_ANSWERS} has no answers for all {len(x)} trials of subject {subject}") from error
+    # A pair of columns per subject: number of the trial, class counted from 1.
+    labels = [int(answers[place]) - 1 for place in sorted(answers) if place[1] == 2 * subject]
+    if len(labels) != len(x):
+        raise UnusableError(f"{_ANSWERS} has {len(labels)} answers for the {len(x)} trials of subject {subject}")
     return x, np.array(labels)

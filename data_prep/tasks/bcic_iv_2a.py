@@ -23,7 +23,7 @@ from data_prep.tasks.arrays import ArrayRecording, check_shape, load_mat
 from data_prep.tasks.base import NO_FILTER, About, DataSet, Stretch, Trap, marked, side, with_part
 
 _SFREQ, _CUE, _BAND = 250.0, 2.0, (0.3, 40.0)  # Hz, seconds, Hz
-_EOG_RUNS = 3  # at the beginning of most files
+_N_RUNS = 6  # the last of a file; those before them record eye movements, three in most files
 _CHANNELS = """
     Fz FC3 FC1 FCz FC2 FC4 C5 C3 C1 Cz C2 C4 C6 CP3 CP1 CPz CP2 CP4 P1 Pz P2 POz
 """
@@ -52,7 +52,7 @@ class BcicIv2a(DataSet):
                 name="lost_runs",
                 published="the first three runs of a file are skipped as eye movements, but A04T has only one such "
                 "run, so two runs of subject 4 are lost",
-                corrected="every run with trials counts",
+                corrected="the last six runs of a file count",
             ),
             Trap(
                 name="causal_per_trial",
@@ -72,9 +72,9 @@ class BcicIv2a(DataSet):
         """The runs of each file, every run a recording of its own."""
         sources = []
         for match, source in self.find(path, r"(?P<subject>A(?P<number>\d\d))(?P<day>[TE])\.mat"):
-            first = _EOG_RUNS if self.keeps("lost_runs") else 0
+            n_runs = self._n_runs(Path(source.file))
             part = side(int(match["number"]) - 1, 5, 7)
-            for run in range(first, self._n_runs(Path(source.file))):
+            for run in range(3 if self.keeps("lost_runs") else n_runs - _N_RUNS, n_runs):
                 key = f"{source.key}#{run}"
                 sources.append(with_part(dataclasses.replace(source, key=key, session=f"{match['day']}{run}"), part))
         return sources
@@ -86,7 +86,7 @@ class BcicIv2a(DataSet):
         x = check_shape(run.X, (None, 25), "samples x channels at 250 Hz")[:, : len(self.about.channels)].T
         trials, labels = np.atleast_1d(run.trial).astype(int), np.atleast_1d(run.y).astype(int)
         if not len(trials):
-            raise UnusableError("a run without trials: it records eye movements")
+            raise UnusableError("a run without trials")
         if self.keeps("causal_per_trial"):
             x = _filtered(x, trials.tolist())
         marks = [

@@ -12,10 +12,10 @@ from codebrain.config import to_dict
 from codebrain.data.format import TaskInfo
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids, find_recordings
+from data_prep.cut import FileCutter
 from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, WindowPlan
-from data_prep.write import FileCutter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """ISRUC-Sleep, subgroup 3: one night of each of 10 healthy persons, from the MATLAB files of extracted channels."""
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +59,6 @@ class IsrucS3(DataSet):
         """One night per subject."""
         found = self.find(path, r"ExtractedChannels/subject(?P<subject>\d{1,2})\.mat")
         return [with_part(source, side(int(match["subject"]) - 1, 6, 8)) for match, source in found]
-
-    def recipe(self) -> Recipe:
-        """As for all data sets, but that it is known in what unit the numbers are: the files name none."""
-        return dataclasses.replace(super().recipe(), unit="uV")
 
     def open(self, source: Source, recipe: Recipe) -> Readable:
         """The night as one recording, or as published an epoch at a time."""

@@ -1,0 +1,224 @@
+"""From a recording to its clean windows: open, choose channels, clean a piece at a time, cut, reject."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import resample
+
+from data_prep.clean import Chain
+from data_prep.corpora import Source, bids
+from data_prep.montage import Montage, plan_montage
+from data_prep.read import OpenRecording, Probe, Readable, check_amplitude, probe
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowPlan, fault, grid, is_marked_bad
+
+# A piece of a recording in memory: 64 channels at 512 Hz make 160 MB of float64.
+_PIECE_SECONDS = 300.0
+
+
+class Cutter(Protocol):
+    """Decides where the windows of a recording lie, and in a task how they are labelled."""
+
+    def open(self, source: Source, recipe: Recipe) -> Readable:
+        """Open one recording; UnusableError if it cannot be used."""
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Plan the windows of one recording; UnusableError if it has none."""
+
+    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """What is done to each clean window (C, T) at the very end."""
+
+
+class FileCutter:
+    """Recordings that are files, whose windows are kept as they are."""
+
+    def open(self, source: Source, recipe: Recipe) -> Readable:
+        """Open the file through MNE."""
+        return OpenRecording(Path(source.file), unit=recipe.unit, truncated=recipe.truncated)
+
+    def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Nothing."""
+        return window_uv
+
+
+class EverywhereCutter(FileCutter):
+    """Consecutive windows over the whole recording: a corpus."""
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Fill the recording with windows."""
+        return WindowPlan(start=grid(recipe.windows, sfreq=recipe.clean.sfreq, n_times=chain.n_out, edge=chain.edge))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A recording and what was decided about it before it is cleaned."""
+
+    recording: Readable
+    montage: Montage
+    """How the C channels of the windows are made."""
+    picks: Sequence[int]
+    """Where the channels that the montage needs are among the recording's."""
+    found: Probe
+    """What a few stretches told."""
+    chain: Chain
+    """The filters."""
+    plan: WindowPlan
+    """Where the windows lie."""
+
+
+def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
+    """Open a recording and decide all that can be decided without reading the whole of it.
+
+    Raises
+    ------
+    UnusableError
+        Why it cannot be used.
+    """
+    recording = cutter.open(source, recipe)
+    unfit = bids.unfit_channels(recording.path)
+    montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
+    recording.restrict(montage.labels)
+    picks = [recording.labels.index(label) for label in montage.labels]
+    found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
+    check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
+    chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
+    plan = cutter.cut(source, recording, chain, recipe)
+    return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan)
+
+
+class Tally:
+    """Rejected windows: how many for which reason, through which channels, and where they lie.
+
+    Attributes
+    ----------
+    reasons : Counter
+        Windows by reason.
+    spans : list of (start, stop, reason)
+        Each rejected window, in seconds.
+    """
+
+    def __init__(self, ch_names: Sequence[str]) -> None:
+        self.ch_names = ch_names
+        self.reasons: Counter[str] = Counter()
+        self.channels: dict[str, Counter[str]] = {}
+        self.spans: list[tuple[float, float, str]] = []
+
+    def add(self, reason: str, channels: npt.NDArray[np.intp], start: float, stop: float) -> None:
+        """Count the window from `start` to `stop` seconds, of which `channels` are to blame."""
+        self.reasons[reason] += 1
+        self.spans.append((start, stop, reason))
+        blamed = self.channels.setdefault(reason, Counter())
+        blamed.update(self.ch_names[index] for index in channels)
+
+    def in_words(self) -> str:
+        """Such as "flat 6 (T7 6), amplitude 2 (Fp1 2, Fp2 1)"."""
+        words = []
+        for reason, count in self.reasons.most_common():
+            worst = ", ".join(f"{name} {n}" for name, n in self.channels[reason].most_common(3))
+            words.append(f"{reason} {count}" + (f" ({worst})" if worst else ""))
+        return ", ".join(words)
+
+
+class Windows:
+    """Clean windows of one recording, made a piece at a time."""
+
+    def __init__(self, opened: Opened, cutter: Cutter, recipe: Recipe) -> None:
+        self._recording, self._montage, self._picks = opened.recording, opened.montage, opened.picks
+        self._chain, self._plan = opened.chain, opened.plan
+        # With a high-pass the offset is no signal, and float32 keeps more digits without it.
+        offset = opened.found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(opened.picks))
+        self._offset = offset[:, None]
+        self._recipe, self._finish = recipe, cutter.finish
+        self._marks = opened.recording.annotations() if recipe.windows.skip_bad else ()
+        self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
+
+    def pieces(self) -> Iterator[npt.NDArray[np.intp]]:
+        """Indices of the windows that are made together: those that begin in the same stretch of the same trial."""
+        starts = self._plan.start
+        stretch = np.floor(starts / (_PIECE_SECONDS * self._recipe.clean.sfreq)).astype(int)
+        stretches, which = np.unique(np.stack([self._trial(starts), stretch]), axis=1, return_inverse=True)
+        for number in range(stretches.shape[1]):
+            yield np.flatnonzero(which == number)
+
+    def usable(self, chosen: npt.NDArray[np.intp], tally: Tally) -> tuple[list[int], npt.NDArray[np.floating]]:
+        """Those of the chosen windows that nothing is wrong with: their indices and (m, C, T) microvolts."""
+        config, sfreq = self._recipe.windows, self._recipe.clean.sfreq
+        starts, lengths = self._plan.start[chosen], self._plan.length
+        stops = starts + (self.length if lengths is None else lengths[chosen])
+        first = int(starts.min())
+        broken = _Broken(self._recording, self._chain, sfreq)
+        x = self._clean(first, int(stops.max()), broken)
+        kept: list[int] = []
+        windows: list[npt.NDArray[np.floating]] = []
+        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+            window = x[:, start - first : stop - first]
+            begin, end = start / sfreq, stop / sfreq
+            if is_marked_bad(self._marks, begin, end):
+                reason, channels = "marked bad", np.empty(0, dtype=np.intp)
+            elif (channels := broken.channels(begin, end)).size:
+                reason = "not a number"
+            else:
+                reason, channels = fault(window, config, sfreq)
+            if reason:
+                tally.add(reason, channels, begin, end)
+            else:
+                kept.append(index)
+                whole = window if stop - start == self.length else resample(window, self.length, axis=1)
+                windows.append(self._finish(whole))
+        return kept, np.stack(windows) if windows else np.empty((0, len(x), self.length))
+
+    def _trial(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Number of the trial in which each window begins."""
+        n_trials = self._recording.n_times // self._recording.trial_times
+        return np.clip(starts // self._chain.n_out, 0, n_trials - 1)
+
+    def _clean(self, first: int, last: int, broken: _Broken) -> npt.NDArray[np.floating]:
+        """Clean samples `first` to `last` of one trial, which goes on at its other end beyond either."""
+        trial = int(self._trial(np.array([first]))[0])
+        n_out, offset = self._chain.n_out, trial * self._recording.trial_times
+        first, last = first - trial * n_out, last - trial * n_out
+        spans = [(first + n_out, n_out), (max(first, 0), min(last, n_out)), (0, last - n_out)]
+        parts = [
+            self._chain.clean(lambda start, stop: self._read(start + offset, stop + offset, broken), start, stop)
+            for start, stop in spans
+            if 0 <= start < stop <= n_out
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _read(self, start: int, stop: int, broken: _Broken) -> npt.NDArray[np.floating]:
+        """(C, stop - start) microvolts of the store's channels, finite: where it was not is noted in `broken`."""
+        recorded = self._recording.read(self._picks, start, stop)
+        x = np.subtract(recorded, self._offset, out=np.empty(recorded.shape, np.float32), casting="same_kind")
+        if not np.isfinite(x).all():
+            bad = ~np.isfinite(x)
+            mixed = bad if self._montage.matrix is None else (self._montage.matrix != 0).astype(int) @ bad > 0
+            broken.note(mixed, start)
+            x = np.where(bad, np.float32(0), x)
+        return self._montage(x)
+
+
+class _Broken:
+    """Where the recording holds no numbers; the filters carry each such sample as far as they reach."""
+
+    def __init__(self, recording: Readable, chain: Chain, sfreq: float) -> None:
+        self._rate = recording.sfreq
+        self._reach = chain.edge / sfreq
+        self._spans: list[tuple[int, float, float]] = []
+
+    def note(self, bad: npt.NDArray[np.bool_], start: int) -> None:
+        for channel in np.flatnonzero(bad.any(axis=1)):
+            padded = np.diff(np.concatenate([[0], bad[channel].astype(np.int8), [0]]))
+            for begin, end in zip(np.flatnonzero(padded == 1), np.flatnonzero(padded == -1), strict=True):
+                self._spans.append((int(channel), (start + begin) / self._rate, (start + end) / self._rate))
+
+    def channels(self, begin: float, end: float) -> npt.NDArray[np.intp]:
+        """Channels that the stretch from `begin` to `end` (in seconds) cannot be trusted in."""
+        near = {c for c, first, last in self._spans if first - self._reach < end and last + self._reach > begin}
+        return np.array(sorted(near), dtype=np.intp)

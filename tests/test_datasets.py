@@ -1,0 +1,530 @@
+"""The data sets of the literature: reading them from their on-disk formats, and every trap of their protocols."""
+
+import pickle
+import shutil
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import scipy.io
+from scipy.signal import butter, lfilter
+
+from codebrain.channels import bipolar_pair
+from codebrain.data.format import SPLITS
+from data_prep.read import UnusableError
+from data_prep.tasks import DATA_SETS, DataSet
+from data_prep.tasks.arrays import load_pickle
+from tests import datasets_on_disk as on_disk
+from tests.test_prep import prep
+from tests.test_tasks import prepare
+
+# Windows in `published` and `corrected`; those of each class, and on each side, as published; of the written files.
+EXPECTED = {
+    "faced": (252, 252, [27, 27, 27, 27, 36, 27, 27, 27, 27], [84, 84, 84]),
+    "seed_v": (1370, 1370, [180, 130, 582, 330, 148], [1326, 44, 0]),
+    "isruc_s1": (60, 60, [12, 12, 12, 12, 12], [20, 20, 20]),
+    "isruc_s3": (60, 60, [12, 12, 12, 12, 12], [20, 20, 20]),
+    "mental_arithmetic": (18, 18, [12, 6], [6, 6, 6]),
+    "bcic2020_3": (30, 30, [9, 3, 6, 3, 9], [15, 6, 9]),
+    "chb_mit": (50, 37, [29, 21], [23, 20, 7]),
+    "tuev": (48, 18, [6, 6, 0, 6, 12, 18], [32, 8, 8]),
+    "tuab": (24, 24, [12, 12], [16, 4, 4]),
+    "shu_mi": (16, 16, [8, 8], [8, 4, 4]),
+    "physionet_mi": (8, 8, [2, 2, 2, 2], [4, 2, 2]),
+    "bcic_iv_2a": (44, 48, [5, 8, 25, 6], [20, 12, 12]),
+    "mumtaz": (10, 10, [6, 4], [10, 0, 0]),
+}
+
+
+class Prepared:
+    """A store of a data set, with its columns and whom each window is from."""
+
+    def __init__(self, task, folder, store) -> None:
+        self.store, self.columns = prepare(task, folder, store)
+        rows = [self.store.recording(row) for row in self.columns["recording"]]
+        self.path = np.array([row.path for row in rows])
+        self.subject = np.array([row.subject for row in rows])
+        self.uv = self.columns["windows"] * self.columns["scale"][:, None, None]
+
+    def __getattr__(self, name):
+        return self.columns[name]
+
+
+def keeping(name: str, trap: str) -> DataSet:
+    """A data set as corrected, but for one trap."""
+
+    class One(DATA_SETS[name]):
+        def keeps(self, asked):
+            super().keeps(asked)
+            return asked == trap
+
+    return One()
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """Folder of a data set, written once."""
+
+    @lru_cache
+    def folder(name):
+        path = tmp_path_factory.mktemp(name)
+        on_disk.WRITERS[name](path)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(disk, tmp_path_factory):
+    """A data set as `published`, as `corrected`, or as corrected but for one trap; prepared once."""
+
+    @lru_cache
+    def made(name, how):
+        task = DATA_SETS[name](protocol=how) if how in ("published", "corrected") else keeping(name, how)
+        return Prepared(task, disk(name), tmp_path_factory.mktemp("store"))
+
+    return made
+
+
+def sides(split) -> list[str]:
+    return [SPLITS[number] for number in split]
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def test_every_data_set_is_written_and_expected() -> None:
+    assert list(DATA_SETS) == list(on_disk.WRITERS)
+    assert set(DATA_SETS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_data_set_is_read_from_its_format(name, prepared) -> None:
+    about = DATA_SETS[name].about
+    n_published, n_corrected, classes, parts = EXPECTED[name]
+    done = prepared(name, "corrected")
+    assert done.store.n_windows == n_corrected
+    assert done.store.info.task.class_names == about.class_names
+    assert done.uv.shape[1:] == (len(about.channels), round(200 * about.seconds))
+    assert done.store.shards[0].ch_names == about.channels
+    assert done.store.info.preparation["task"] == name
+    if about.traps:
+        done = prepared(name, "published")
+    assert done.store.n_windows == n_published
+    assert np.bincount(done.label, minlength=len(about.class_names)).tolist() == classes
+    assert np.bincount(done.split, minlength=3).tolist() == parts
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_channels_are_where_they_belong_in_microvolts(name, prepared) -> None:
+    about = DATA_SETS[name].about
+    uv = prepared(name, "corrected").uv
+    found = uv.std(axis=2).mean(axis=0)
+    written = np.array([on_disk.amplitude(channel) for channel in about.channels])
+    pairs = [bipolar_pair(channel) for channel in about.channels]
+    if name in ("tuab", "tuev"):
+        written = np.array([np.hypot(*map(on_disk.amplitude, pair)) for pair in pairs])
+    assert np.corrcoef(found, written)[0, 1] > 0.97
+    # Filters take some of it: most where only what is below 35 Hz passes.
+    assert 0.4 < np.median(found / written) < 1.15
+
+
+@pytest.mark.parametrize("name", [name for name, kind in DATA_SETS.items() if not kind.about.traps])
+def test_without_traps_both_protocols_are_one(name) -> None:
+    published, corrected = (DATA_SETS[name](protocol=protocol) for protocol in ("published", "corrected"))
+    assert published.recipe() == corrected.recipe()
+    assert {**published.constants(), "protocol": "corrected"} == corrected.constants()
+    assert not published.warning()
+
+
+def test_clips_and_windows_of_faced_in_their_order(prepared, disk) -> None:
+    done = prepared("faced", "corrected")
+    assert done.start[:6].tolist() == [0, 10, 20, 30, 40, 50]
+    assert done.label[:84].tolist() == [label for label in _clips() for _ in range(3)]
+    # The clips grow louder from 0.9 to 1.1 times.
+    loud = done.uv[:84].std(axis=(1, 2)).reshape(28, 3).mean(axis=1)
+    np.testing.assert_allclose(loud / loud[0], np.linspace(0.9, 1.1, 28) / 0.9, rtol=0.02)
+
+
+def _clips() -> list[int]:
+    return [min(clip // 3, 4) if clip < 12 else 4 if clip < 16 else 5 + (clip - 16) // 3 for clip in range(28)]
+
+
+def test_seed_v_follows_the_table_of_its_session(prepared) -> None:
+    done = prepared("seed_v", "published")
+    own = done.subject == "12"
+    first_clip = own & (done.start < 321)
+    assert set(done.label[first_clip]) == {2}
+    assert (done.start[first_clip].min(), done.start[first_clip].max()) == (30, 320)
+    assert set(done.label[own & (done.start >= 353) & (done.start < 418)]) == {1}
+
+
+def test_sequences_of_sleep_are_whole_and_in_order(prepared) -> None:
+    for name in ("isruc_s1", "isruc_s3"):
+        done = prepared(name, "corrected")
+        for subject in np.unique(done.subject):
+            own = done.subject == subject
+            assert own.sum() == 20  # of 22 epochs
+            np.testing.assert_array_equal(done.start[own], np.arange(20) * 30)
+            assert done.label[own].tolist() == [0, 1, 2, 3, 4] * 4
+
+
+def test_test_labels_of_bcic2020_come_from_the_answer_sheet(prepared) -> None:
+    done = prepared("bcic2020_3", "corrected")
+    tests = np.char.startswith(done.path, "Test set")
+    assert done.label[tests].tolist() == [label - 1 for label in on_disk.BCIC_TEST_LABELS] * 3
+    training = np.char.startswith(done.path, "Training set")
+    assert done.label[training].tolist() == [4, 0, 1, 3, 2] * 3
+    # The same trials were written into all three sets.
+    np.testing.assert_allclose(done.uv[tests][:3], done.uv[training][:3], atol=0.01)
+
+
+def test_cues_of_physionet_mi_depend_on_the_run(prepared) -> None:
+    done = prepared("physionet_mi", "corrected")
+    labels = {path: done.label[done.path == path].tolist() for path in np.unique(done.path)}
+    assert labels == {
+        "S001/S001R04.edf": [1, 0],
+        "S001/S001R06.edf": [3, 2],
+        "S071/S071R08.edf": [1, 0],
+        "S090/S090R14.edf": [3, 2],
+    }
+    np.testing.assert_allclose(done.start[:2], [4.2, 12.5])
+    np.testing.assert_allclose(done.uv.mean(axis=1), 0, atol=0.1)
+
+
+@pytest.mark.real
+def test_real_recording_of_physionet_mi(eeg_folder, tmp_path) -> None:
+    done = Prepared(DATA_SETS["physionet_mi"](), eeg_folder / "eegmmidb", tmp_path / "s")
+    # Of the runs here only S001R04 is of imagined movement: 15 cues, and the files themselves say which.
+    assert set(done.path) == {"S001/S001R04.edf"}
+    assert np.bincount(done.label).tolist() == [8, 7]
+    assert done.uv.shape == (15, 64, 800)
+    assert sides(done.split) == ["train"] * 15
+    assert 5 < np.median(done.uv.std(axis=2)) < 100
+
+
+# --- traps ---------------------------------------------------------------------------------------------------------
+
+TRAPS = [(name, trap.name) for name, kind in DATA_SETS.items() for trap in kind.about.traps]
+
+
+def test_every_trap_has_a_test_and_a_warning() -> None:
+    for name, trap in TRAPS:
+        assert f"test_trap_{name}_{trap}" in globals()
+    for name, kind in DATA_SETS.items():
+        said = kind(protocol="published").warning()
+        assert all(trap.published in said and trap.corrected in said for trap in kind.about.traps), name
+        assert kind(protocol="corrected").warning() == ""
+
+
+def same_windows(one: Prepared, other: Prepared) -> None:
+    np.testing.assert_array_equal(one.windows, other.windows)
+    np.testing.assert_array_equal(one.label, other.label)
+
+
+def test_trap_mental_arithmetic_ear_channel(prepared) -> None:
+    published, corrected = prepared("mental_arithmetic", "published"), prepared("mental_arithmetic", "corrected")
+    names, electrodes = published.store.shards[0].ch_names, corrected.store.shards[0].ch_names
+    assert set(names) - set(electrodes) == {"A2-A1"}
+    order = [names.index(name) for name in electrodes]
+    np.testing.assert_allclose(published.uv[:, order], corrected.uv, atol=0.01)
+    np.testing.assert_array_equal(published.split, corrected.split)
+
+
+def test_trap_tuab_split_within_class(prepared) -> None:
+    published, corrected = prepared("tuab", "published"), prepared("tuab", "corrected")
+    same_windows(published, corrected)
+    both = published.subject == "aaaaaaae"
+    assert set(sides(published.split[both])) == {"train", "valid"}
+    assert set(sides(corrected.split[both])) == {"train"}
+    np.testing.assert_array_equal(published.split[~both], corrected.split[~both])
+    for part in range(3):
+        others = corrected.subject[corrected.split != part]
+        assert not set(corrected.subject[corrected.split == part]) & set(others)
+
+
+def test_trap_tuev_duplicates(prepared) -> None:
+    one, corrected = prepared("tuev", "duplicates"), prepared("tuev", "corrected")
+    own = one.path == one.path[0]
+    # The first second's windows reach beyond the start and are left out here.
+    assert one.start[own].tolist() == [8, 8, 18, 18, 25]
+    assert one.label[own].tolist() == [4, 4, 5, 1, 3]
+    np.testing.assert_array_equal(one.windows[0], one.windows[1])
+    assert corrected.start[corrected.path == one.path[0]].tolist() == [8, 18, 25]
+    assert corrected.label[corrected.path == one.path[0]].tolist() == [4, 1, 3]
+
+
+def test_trap_tuev_wrap_around(prepared) -> None:
+    one, corrected = prepared("tuev", "wrap_around"), prepared("tuev", "corrected")
+    own, without = one.path == one.path[0], corrected.path == one.path[0]
+    assert one.start[own].tolist() == [-1, *corrected.start[without]]
+    first, last = one.uv[own][0], one.uv[own][-1]
+    # The last window ends with the recording, with whose last second the first one begins.
+    np.testing.assert_allclose(first[:, :200], last[:, -200:], atol=0.02)
+    np.testing.assert_array_equal(one.windows[own][1:], corrected.windows[without])
+
+
+@pytest.mark.parametrize("name", ["seed_v", "bcic2020_3"])
+def test_within_subject_splits_are_not_corrected_ones(name, prepared) -> None:
+    published, corrected = prepared(name, "published"), prepared(name, "corrected")
+    same_windows(published, corrected)
+    for subject in np.unique(published.subject):
+        assert len(set(published.split[published.subject == subject])) > 1
+    assert "split" not in corrected.columns
+    assert not corrected.store.info.task.has_split
+
+
+test_trap_seed_v_within_subject = test_trap_bcic2020_3_within_subject = None  # both above
+
+
+def test_trap_isruc_s1_unsorted_pairs(prepared, disk, tmp_path) -> None:
+    """It cannot be repeated: what the file system lists first is no property of the data."""
+    published, corrected = prepared("isruc_s1", "published"), prepared("isruc_s1", "corrected")
+    assert published.store.fingerprint() == corrected.store.fingerprint()
+    folder = shutil.copytree(disk("isruc_s1"), tmp_path / "in")
+    on_disk.write_stages(folder / "group1" / "81" / "81_1.txt", [5] * 22)
+    changed = Prepared(DATA_SETS["isruc_s1"](), folder, tmp_path / "s")
+    own = changed.subject == "81"
+    assert set(changed.label[own]) == {4}
+    np.testing.assert_array_equal(changed.label[~own], corrected.label[~own])
+
+
+def test_trap_isruc_s3_scrambled(prepared) -> None:
+    one, corrected = prepared("isruc_s3", "scrambled"), prepared("isruc_s3", "corrected")
+    for scrambled, plain in zip(one.windows, corrected.windows, strict=True):
+        np.testing.assert_array_equal(scrambled.T.ravel(), plain.ravel())
+    # What passes for a channel has all channels' amplitude.
+    assert np.ptp(one.uv.std(axis=2).mean(axis=0)) < 0.1 * np.ptp(corrected.uv.std(axis=2).mean(axis=0))
+
+
+def test_trap_isruc_s3_filtered_alone(prepared) -> None:
+    one, corrected = prepared("isruc_s3", "filtered_alone"), prepared("isruc_s3", "corrected")
+    difference = np.abs(one.uv - corrected.uv).max(axis=(0, 1))
+    reach = round(7.5 * 200)  # half of the band-pass's length and of the notches'
+    assert difference[reach:-reach].max() < 0.02
+    assert difference[:200].max() > 1
+    assert difference[-200:].max() > 1
+    np.testing.assert_array_equal(one.label, corrected.label)
+
+
+def test_trap_mumtaz_split_by_file(tmp_path) -> None:
+    names = [
+        f"{group} S{number} {state}"
+        for group, n in (("H", 29), ("MDD", 32))
+        for number in range(1, n)
+        for state in ("EC", "EO")
+    ]
+    names.remove("H S1 EC")  # so that the 40th and the 41st file are one person's
+    for name in [*names, "H S1 TASK"]:
+        (tmp_path / f"{name}.edf").touch()
+    published, corrected = (
+        {
+            source.key: (source.subject, source.part)
+            for source in DATA_SETS["mumtaz"](protocol=protocol).sources(str(tmp_path))
+        }
+        for protocol in ("published", "corrected")
+    )
+    assert len(published) == len(names)
+    for group, counts in (("H", [40, 8, 7]), ("MDD", [42, 10, 10])):
+        parts = [part for subject, part in published.values() if subject.startswith(group)]
+        assert [parts.count(side) for side in SPLITS] == counts
+    changed = [key for key in published if published[key] != corrected[key]]
+    assert changed
+    assert {published[key][0] for key in changed} == {
+        subject
+        for subject, _ in published.values()
+        if len({part for who, part in published.values() if who == subject}) > 1
+    }
+    assert all(
+        len({part for who, part in corrected.values() if who == subject}) == 1 for subject, _ in corrected.values()
+    )
+
+
+def test_trap_bcic_iv_2a_lost_runs(prepared) -> None:
+    one, corrected = prepared("bcic_iv_2a", "lost_runs"), prepared("bcic_iv_2a", "corrected")
+    assert set(corrected.path) - set(one.path) == {"A04T.mat#1", "A04T.mat#2"}
+    np.testing.assert_array_equal(one.windows, corrected.windows[np.isin(corrected.path, one.path)])
+
+
+def test_trap_bcic_iv_2a_causal_per_trial(prepared, disk) -> None:
+    one, corrected = prepared("bcic_iv_2a", "causal_per_trial"), prepared("bcic_iv_2a", "corrected")
+    np.testing.assert_array_equal(one.label, corrected.label)
+    np.testing.assert_array_equal(one.start, corrected.start)
+    run = np.ravel(scipy.io.loadmat(disk("bcic_iv_2a") / "A01T.mat", squeeze_me=True, struct_as_record=False)["data"])[
+        3
+    ]
+    x = run.X[:, :22].T
+    trial = x[:, 250:2250] - x[:, 250:2250].mean(axis=0)
+    band = butter(5, (0.3, 40.0), btype="band", fs=250.0)
+    reference = scipy.signal.resample_poly(lfilter(*band, trial, axis=1), 4, 5, axis=1)[:, 400:1200]
+    first = one.uv[one.path == "A01T.mat#3"][0]
+    other = corrected.uv[corrected.path == "A01T.mat#3"][0]
+    scale = reference.std()
+    assert np.std(first - reference) < 0.05 * scale
+    assert np.std(other - reference) > 0.3 * scale
+
+
+def labels_at(done: Prepared, path: str) -> dict[float, set[int]]:
+    own = done.path == path
+    return {start: set(done.label[own & (done.start == start)]) for start in done.start[own]}
+
+
+def test_trap_chb_mit_boundaries_only(prepared) -> None:
+    one, corrected = prepared("chb_mit", "boundaries_only"), prepared("chb_mit", "corrected")
+    path = "chb01/chb01_03.edf"  # one seizure from 15 to 55 s
+    wrong, right = labels_at(one, path), labels_at(corrected, path)
+    assert [right[start] for start in range(0, 70, 10)] == [{0}, {1}, {1}, {1}, {1}, {1}, {0}]
+    assert [wrong[start] for start in range(0, 70, 10)] == [{0}, {1}, {0}, {0}, {0}, {1}, {0}]
+    # Further windows call a seizure what was called none: 19 to 29 s overlaps 20 to 30 s.
+    further = [start for start in wrong if start % 10]
+    assert len(further) == 9
+    assert all(wrong[start] == {1} for start in further)
+    np.testing.assert_array_equal(one.split, corrected.split)
+
+
+def test_trap_chb_mit_further_windows_everywhere(prepared) -> None:
+    one, corrected = prepared("chb_mit", "further_windows_everywhere"), prepared("chb_mit", "corrected")
+    for part, name in enumerate(SPLITS):
+        more = np.sum(one.split == part) - np.sum(corrected.split == part)
+        assert (more > 0) == (name == "valid"), name  # the only side but training with seizures
+    held_out = corrected.split > 0
+    np.testing.assert_allclose(corrected.start[held_out] % 10, 0)
+
+
+def test_trap_chb_mit_stretched(prepared) -> None:
+    one, corrected = prepared("chb_mit", "stretched"), prepared("chb_mit", "corrected")
+    more = sorted(set(zip(one.path, one.start, strict=True)) - set(zip(corrected.path, corrected.start, strict=True)))
+    # The recordings end after 73 s.
+    assert [path for path, _ in more] == ["chb21/chb21_01.edf"] * 2
+    np.testing.assert_allclose([start for _, start in more], [64, 69], atol=0.01)
+    windows = one.uv[(one.path == "chb21/chb21_01.edf") & (one.start > 63)]
+    # Four seconds stretched to ten: the fastest half of the spectrum is empty.
+    power = (np.abs(np.fft.rfft(windows[-1])) ** 2).mean(axis=0)
+    assert power[500:].sum() < 1e-3 * power.sum()
+
+
+def test_trap_chb_mit_zero_channels(prepared) -> None:
+    one, corrected = prepared("chb_mit", "zero_channels"), prepared("chb_mit", "corrected")
+    path = "chb01/chb01_01.edf"
+    filled = one.windows[one.path == path]
+    channel = one.store.shards[0].ch_names.index("P4-O2")
+    assert not filled[:, channel].any()
+    assert np.delete(filled, channel, axis=1).any(axis=2).all()
+    assert path not in corrected.path
+    row = next(row for row in corrected.store.recordings if row.path == path)
+    assert (row.status, row.reason) == ("failed", "lacks 1 of 16 wanted channels: P4-O2")
+    np.testing.assert_array_equal(one.windows[one.path != path], corrected.windows)
+
+
+def test_trap_chb_mit_same_person(prepared) -> None:
+    one, corrected = prepared("chb_mit", "same_person"), prepared("chb_mit", "corrected")
+    twin = np.char.startswith(one.path, "chb21")
+    assert set(one.subject[twin]) == {"chb21"}
+    assert set(sides(one.split[twin])) == {"valid"}
+    twin = np.char.startswith(corrected.path, "chb21")
+    assert set(corrected.subject[twin]) == {"chb01"}
+    assert set(sides(corrected.split[twin])) == {"train"}
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_another_folder_is_refused_with_what_is_expected(name, tmp_path) -> None:
+    about = DATA_SETS[name].about
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match="does not hold the files") as caught:
+        DATA_SETS[name]().sources(str(tmp_path))
+    assert about.url in str(caught.value)
+    assert about.layout.splitlines()[0] in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        DATA_SETS[name]().sources(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "reason"),
+    [
+        ("tuev", "edf/train/aaaaaaaa/aaaaaaaa_00000001.rec", "no labels: aaaaaaaa_00000001.rec"),
+        ("isruc_s1", "group1/81/81_1.txt", "no labels: 81_1.txt"),
+        ("isruc_s3", "RawData/7/7_1.txt", "no labels: 7_1.txt"),
+        ("chb_mit", "chb22/chb22-summary.txt", "no seizure times: chb22-summary.txt"),
+    ],
+)
+def test_a_recording_without_labels_is_a_row_with_the_reason(name, missing, reason, disk, tmp_path) -> None:
+    folder = shutil.copytree(disk(name), tmp_path / "in")
+    (folder / missing).unlink()
+    store = Prepared(DATA_SETS[name](), folder, tmp_path / "s").store
+    reasons = [row.reason for row in store.recordings if reason in row.reason]
+    assert len(reasons) == 1
+
+
+def test_missing_answers_of_bcic2020_are_named(disk, tmp_path) -> None:
+    folder = shutil.copytree(disk("bcic2020_3"), tmp_path / "in")
+    (folder / "Test set" / "Track3_Answer Sheet_Test.xlsx").unlink()
+    with pytest.raises(ValueError, match=r"Track3_Answer Sheet_Test.xlsx is missing.*https://osf.io/pq7vb"):
+        DATA_SETS["bcic2020_3"]().sources(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "reason"),
+    [
+        (
+            "shu_mi",
+            "sub-001_ses-01_task_motorimagery_eeg.mat",
+            {"data": np.ones((2, 30, 1000)), "labels": [1, 2]},
+            "32 x 1000",
+        ),
+        ("shu_mi", "sub-001_ses-01_task_motorimagery_eeg.mat", {"x": 1}, "no variable data, labels in it, only x"),
+        (
+            "shu_mi",
+            "sub-001_ses-01_task_motorimagery_eeg.mat",
+            {"data": np.ones((2, 32, 1000)), "labels": [1, 3]},
+            "labels",
+        ),
+        ("isruc_s3", "ExtractedChannels/subject1.mat", {"F3_A2": 1}, "no variable C3_A2"),
+    ],
+)
+def test_arrays_of_another_shape_say_what_was_expected(name, file, content, reason, tmp_path) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    scipy.io.savemat(path, content)
+    data_set = DATA_SETS[name]()
+    with pytest.raises(UnusableError, match=reason):
+        data_set.open(data_set.sources(str(tmp_path))[0], data_set.recipe())
+
+
+class _Attack:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_pickles_may_hold_arrays_only(tmp_path, capsys) -> None:
+    path = tmp_path / "sub000.pkl"
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        x = np.arange(6.0).reshape(2, 3)
+        path.write_bytes(pickle.dumps(x, protocol=protocol))
+        np.testing.assert_array_equal(load_pickle(path), x)
+    for content, reason in (({"x": 1}, "a pickle of dict"), (_Attack(), "asks for builtins.print")):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UnusableError, match=reason):
+            load_pickle(path)
+    assert capsys.readouterr().out == ""
+    path.write_bytes(b"no pickle")
+    with pytest.raises(UnusableError, match="cannot be read as a pickle"):
+        load_pickle(path)
+
+
+def test_a_data_set_as_a_user_types_it(disk, tmp_path, monkeypatch, capsys) -> None:
+    flags = ["--output", tmp_path / "s", "--workers", "1"]
+    assert prep(monkeypatch, "task", "tuab", disk("tuab"), *flags, "--protocol", "published") == 0
+    said = capsys.readouterr().out
+    assert "WARNING: TUAB 3.0.1 as published:" in said
+    assert "divided within each class" in said
+    # Another recording moves the sides: not into the same store.
+    extra = disk("tuab") / "edf/train/normal/01_tcp_ar/aaaaaaaj_s001_t000.edf"
+    shutil.copy(disk("tuab") / "edf/train/normal/01_tcp_ar/aaaaaaai_s005_t000.edf", extra)
+    try:
+        assert prep(monkeypatch, "task", "tuab", disk("tuab"), *flags, "--protocol", "published") == 2
+        assert "split_of_files" in capsys.readouterr().err
+    finally:
+        extra.unlink()
