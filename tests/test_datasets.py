@@ -13,7 +13,7 @@ from codebrain.channels import bipolar_pair
 from codebrain.data.format import SPLITS
 from data_prep.read import UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
-from data_prep.tasks.arrays import load_pickle
+from data_prep.tasks.arrays import load_mat, load_pickle
 from tests import datasets_on_disk as on_disk
 from tests.test_prep import prep
 from tests.test_tasks import prepare
@@ -31,7 +31,7 @@ EXPECTED = {
     "tuab": (24, 24, [12, 12], [16, 4, 4]),
     "shu_mi": (16, 16, [8, 8], [8, 4, 4]),
     "physionet_mi": (8, 8, [2, 2, 2, 2], [4, 2, 2]),
-    "bcic_iv_2a": (44, 48, [5, 8, 25, 6], [20, 12, 12]),
+    "bcic_iv_2a": (44, 48, [7, 4, 26, 7], [20, 12, 12]),
     "mumtaz": (10, 10, [6, 4], [10, 0, 0]),
 }
 
@@ -264,9 +264,7 @@ def test_trap_tuev_wrap_around(prepared) -> None:
     np.testing.assert_array_equal(one.windows[own][1:], corrected.windows[without])
 
 
-@pytest.mark.parametrize("name", ["seed_v", "bcic2020_3"])
-def test_within_subject_splits_are_not_corrected_ones(name, prepared) -> None:
-    published, corrected = prepared(name, "published"), prepared(name, "corrected")
+def check_within_subject(published: Prepared, corrected: Prepared) -> None:
     same_windows(published, corrected)
     for subject in np.unique(published.subject):
         assert len(set(published.split[published.subject == subject])) > 1
@@ -274,7 +272,12 @@ def test_within_subject_splits_are_not_corrected_ones(name, prepared) -> None:
     assert not corrected.store.info.task.has_split
 
 
-test_trap_seed_v_within_subject = test_trap_bcic2020_3_within_subject = None  # both above
+def test_trap_seed_v_within_subject(prepared) -> None:
+    check_within_subject(prepared("seed_v", "published"), prepared("seed_v", "corrected"))
+
+
+def test_trap_bcic2020_3_within_subject(prepared) -> None:
+    check_within_subject(prepared("bcic2020_3", "published"), prepared("bcic2020_3", "corrected"))
 
 
 def test_trap_isruc_s1_unsorted_pairs(prepared, disk, tmp_path) -> None:
@@ -308,36 +311,30 @@ def test_trap_isruc_s3_filtered_alone(prepared) -> None:
 
 
 def test_trap_mumtaz_split_by_file(tmp_path) -> None:
-    names = [
-        f"{group} S{number} {state}"
-        for group, n in (("H", 29), ("MDD", 32))
-        for number in range(1, n)
-        for state in ("EC", "EO")
-    ]
+    persons = [*(f"H S{number}" for number in range(1, 29)), *(f"MDD S{number}" for number in range(1, 32))]
+    names = [f"{person} {state}" for person in persons for state in ("EC", "EO")]
     names.remove("H S1 EC")  # so that the 40th and the 41st file are one person's
     for name in [*names, "H S1 TASK"]:
         (tmp_path / f"{name}.edf").touch()
     published, corrected = (
-        {
-            source.key: (source.subject, source.part)
-            for source in DATA_SETS["mumtaz"](protocol=protocol).sources(str(tmp_path))
-        }
-        for protocol in ("published", "corrected")
+        DATA_SETS["mumtaz"](protocol=protocol).sources(str(tmp_path)) for protocol in ("published", "corrected")
     )
+    assert [source.key for source in published] == [source.key for source in corrected]
     assert len(published) == len(names)
     for group, counts in (("H", [40, 8, 7]), ("MDD", [42, 10, 10])):
-        parts = [part for subject, part in published.values() if subject.startswith(group)]
+        parts = [source.part for source in published if source.subject.startswith(group)]
         assert [parts.count(side) for side in SPLITS] == counts
-    changed = [key for key in published if published[key] != corrected[key]]
-    assert changed
-    assert {published[key][0] for key in changed} == {
-        subject
-        for subject, _ in published.values()
-        if len({part for who, part in published.values() if who == subject}) > 1
-    }
-    assert all(
-        len({part for who, part in corrected.values() if who == subject}) == 1 for subject, _ in corrected.values()
-    )
+    moved = {old.subject for old, new in zip(published, corrected, strict=True) if old.part != new.part}
+    assert moved == on_two_sides(published)
+    assert moved
+    assert not on_two_sides(corrected)
+
+
+def on_two_sides(sources) -> set[str]:
+    parts: dict[str, set[str]] = {}
+    for source in sources:
+        parts.setdefault(source.subject, set()).add(source.part)
+    return {subject for subject, own in parts.items() if len(own) > 1}
 
 
 def test_trap_bcic_iv_2a_lost_runs(prepared) -> None:
@@ -350,9 +347,8 @@ def test_trap_bcic_iv_2a_causal_per_trial(prepared, disk) -> None:
     one, corrected = prepared("bcic_iv_2a", "causal_per_trial"), prepared("bcic_iv_2a", "corrected")
     np.testing.assert_array_equal(one.label, corrected.label)
     np.testing.assert_array_equal(one.start, corrected.start)
-    run = np.ravel(scipy.io.loadmat(disk("bcic_iv_2a") / "A01T.mat", squeeze_me=True, struct_as_record=False)["data"])[
-        3
-    ]
+    (runs,) = load_mat(disk("bcic_iv_2a") / "A01T.mat", "data")
+    run = runs[3]
     x = run.X[:, :22].T
     trial = x[:, 250:2250] - x[:, 250:2250].mean(axis=0)
     band = butter(5, (0.3, 40.0), btype="band", fs=250.0)
@@ -426,6 +422,8 @@ def test_trap_chb_mit_same_person(prepared) -> None:
     assert set(sides(corrected.split[twin])) == {"train"}
 
 
+SHU_FILE = "sub-001_ses-01_task_motorimagery_eeg.mat"
+
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 
@@ -468,19 +466,9 @@ def test_missing_answers_of_bcic2020_are_named(disk, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "content", "reason"),
     [
-        (
-            "shu_mi",
-            "sub-001_ses-01_task_motorimagery_eeg.mat",
-            {"data": np.ones((2, 30, 1000)), "labels": [1, 2]},
-            "32 x 1000",
-        ),
-        ("shu_mi", "sub-001_ses-01_task_motorimagery_eeg.mat", {"x": 1}, "no variable data, labels in it, only x"),
-        (
-            "shu_mi",
-            "sub-001_ses-01_task_motorimagery_eeg.mat",
-            {"data": np.ones((2, 32, 1000)), "labels": [1, 3]},
-            "labels",
-        ),
+        ("shu_mi", SHU_FILE, {"data": np.ones((2, 30, 1000)), "labels": [1, 2]}, "any x 32 x 1000 was expected"),
+        ("shu_mi", SHU_FILE, {"x": 1}, "no variable data, labels in it, only x"),
+        ("shu_mi", SHU_FILE, {"data": np.ones((2, 32, 1000)), "labels": [1, 3]}, r"labels \[2\] .* of 2 classes"),
         ("isruc_s3", "ExtractedChannels/subject1.mat", {"F3_A2": 1}, "no variable C3_A2"),
     ],
 )
