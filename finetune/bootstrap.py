@@ -9,6 +9,8 @@ Shape letters: R draws, S subjects, n windows, K classes, M distinct scores.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
@@ -74,13 +76,19 @@ def resampled(kind: TaskKind, predictions: Predictions, draws: Floats) -> dict[s
     if kind == "regression":
         return _regression(predictions.label, predictions.score[:, 0], subject, draws)
     figures = _classification(predictions.label, predictions.predicted(), subject, draws)
-    if kind == "binary":
-        parts = [
-            _ranking(predictions.label == 1, predictions.score[:, 1], draws[first : first + _ROWS, subject])
-            for first in range(0, len(draws), _ROWS)
-        ]
-        figures |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return figures
+    classes = [1] if kind == "binary" else range(predictions.score.shape[1])
+    each = [_ranked(predictions.label == index, predictions.score[:, index], subject, draws) for index in classes]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw that defines no class's figure gives NaN
+        return figures | {name: np.nanmean([one[name] for one in each], axis=0) for name in each[0]}
+
+
+def _ranked(
+    positive: npt.NDArray[np.bool_], score: Floats, subject: npt.NDArray[np.intp], draws: Floats
+) -> dict[str, Floats]:
+    """`_ranking` of all draws, some at a time."""
+    parts = [_ranking(positive, score, draws[first : first + _ROWS, subject]) for first in range(0, len(draws), _ROWS)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _classification(
@@ -123,6 +131,8 @@ def _ranking(positive: npt.NDArray[np.bool_], score: Floats, weight: Floats) -> 
         recall = hits / hits[:, -1:]
         false_rate = (called - hits) / (called - hits)[:, -1:]
         precision = hits / called
+        negatives = (called - hits)[:, -1:]
+        recall = np.where(negatives > 0, recall, np.nan)
     # A threshold above all windows that were drawn calls nothing; scikit-learn starts the curve at precision 1.
     precision = np.where(called > 0, precision, 1.0)
     before = np.concatenate([np.ones((len(weight), 1)), precision[:, :-1]], axis=1)

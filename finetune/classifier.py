@@ -151,15 +151,25 @@ def load(source: str | os.PathLike[str]) -> tuple[Classifier, Contract]:
     config = json.loads(found.config.read_text(encoding="utf-8"))
     model = Classifier(CodeBrain.from_config(config["backbone"]).backbone, Head(HeadConfig(**config["head"])))
     model.load_state_dict(read_state_dict(found.weights))
-    task = Task(**{**config["task"], "class_names": tuple(config["task"]["class_names"])})
-    contract = Contract(
-        task=task,
+    return model.eval(), _contract(config)
+
+
+def contract_of(source: str | os.PathLike[str]) -> Contract | None:
+    """What a fine-tuned model takes, or None for any other model."""
+    found = resolve(source)
+    if found.config is None or _model_type(found.config) != MODEL_TYPE:
+        return None
+    return _contract(json.loads(found.config.read_text(encoding="utf-8")))
+
+
+def _contract(config: dict[str, Any]) -> Contract:
+    return Contract(
+        task=Task(**{**config["task"], "class_names": tuple(config["task"]["class_names"])}),
         ch_names=tuple(config["ch_names"]),
         n_times=config["n_times"],
         sfreq=config["sfreq"],
         preparation=config["preparation"],
     )
-    return model.eval(), contract
 
 
 def n_parameters(module: nn.Module) -> int:

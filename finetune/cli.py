@@ -58,6 +58,8 @@ def run_command(argv: list[str] | None = None) -> int:
     made = _planned(config, data)
     # Before there is a folder: a damaged file of weights leaves nothing behind.
     pretrained = _backbones(config, len(made.folds))
+    for backbone in pretrained:
+        data.store.require(sfreq=backbone.config.patch_size)  # a patch is one second
     note = sequences.require(data.dataset, made, config.training.sequence_length) if config.head == "sequence" else ""
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)

@@ -72,8 +72,8 @@ class FinetuneConfig:
 
     ckpt: str
     """Pre-trained backbone: a stage-2 run or export folder, a Hub id, a .pth or .safetensors; `none` starts from random
-    weights of the sizes in `backbone`. With `{fold}` in it each fold starts from a backbone of its own, such as one that
-    was pre-trained without that fold's subjects."""
+    weights of the sizes in `backbone`. With `{fold}` in it each fold starts from a backbone of its own, such as one
+    that was pre-trained without that fold's subjects."""
     data: str
     """Task store, from `codebrain-prep task`."""
     run_dir: str

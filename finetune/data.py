@@ -10,9 +10,6 @@ from finetune.classifier import Contract
 from finetune.splits import Windows
 from finetune.task import Task
 
-SFREQ = 200.0
-"""Sampling rate in Hz that every pre-trained backbone knows: a patch is 200 samples and one second."""
-
 
 @dataclass(frozen=True)
 class Data:
@@ -31,11 +28,11 @@ def open_data(path: str) -> Data:
     Raises
     ------
     FileNotFoundError, ValueError
-        There is no such store, it has no labels or another sampling rate, or its windows differ in channels or length.
+        There is no such store, it has no labels or no windows, or its windows differ in channels or length.
     """
     store = Store.open(path)
     task = Task.of(store)
-    dataset = WindowDataset([store.require(sfreq=SFREQ)])
+    dataset = WindowDataset([store.require(sfreq=store.info.sfreq)])
     if len(dataset.montages) != 1:
         raise ValueError(
             f"{store.path} has windows of {len(dataset.montages)} kinds ({', '.join(map(str, dataset.montages))}); "

@@ -2,7 +2,7 @@
 
 confusion.png        share of each true class that got each answer
 comparison.png       balanced accuracy (or the metric of a regression) of all arms, with intervals, against chance
-curves.png           receiver operating characteristic and precision against recall (two classes)
+curves.png           receiver operating characteristic and precision against recall
 subjects.png         the same metric within each subject
 learning.png         loss and selection metric over the steps of every trial
 features.png         principal components of the features, coloured by class and by subject
@@ -51,7 +51,6 @@ def draw(folder: Path, report: dict[str, Any], by_seed: dict[int, Predictions], 
     }
     if "confusion" in entry:
         drawn["confusion"] = confusion(report, entry)
-    if report["task"]["kind"] == "binary":
         drawn["curves"] = ranking_curves(report, by_seed)
     for name, figure in drawn.items():
         save(figure, folder / f"{name}.png")
@@ -113,22 +112,29 @@ def comparison(report: dict[str, Any]) -> Figure:
 
 
 def ranking_curves(report: dict[str, Any], by_seed: dict[int, Predictions]) -> Figure:
-    """One line per seed."""
+    """One line per seed of two classes, one per class of more (against the rest, first seed)."""
+    names, side = report["task"]["class_names"], _side(report["reported_side"])
+    seed, first = next(iter(by_seed.items()))
+    lines = (
+        [(f"seed {seed}", p.label == 1, p.score[:, 1]) for seed, p in by_seed.items()]
+        if len(names) == 2
+        else [(name, first.label == index, first.score[:, index]) for index, name in enumerate(names)]
+    )
     figure = Figure(figsize=(8.0, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for seed, p in by_seed.items():
-        if len(np.unique(p.label)) < 2:
+    for name, positive, score in lines:
+        if positive.all() or not positive.any():
             continue
-        false_rate, recall, _ = sk.roc_curve(p.label, p.score[:, 1])
-        left.plot(false_rate, recall, linewidth=1.2, label=f"seed {seed}: {sk.auc(false_rate, recall):.3f}")
-        precision, recall, _ = sk.precision_recall_curve(p.label, p.score[:, 1])
-        right.plot(recall, precision, linewidth=1.2, label=f"seed {seed}: {sk.auc(recall, precision):.3f}")
-    positive = report["task"]["class_names"][1]
+        false_rate, recall, _ = sk.roc_curve(positive, score)
+        left.plot(false_rate, recall, linewidth=1.2, label=f"{name}: {sk.auc(false_rate, recall):.3f}")
+        precision, recall, _ = sk.precision_recall_curve(positive, score)
+        right.plot(recall, precision, linewidth=1.2, label=f"{name}: {sk.auc(recall, precision):.3f}")
     left.plot([0, 1], [0, 1], "--", color="C3", linewidth=1, label="chance: 0.500")
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, area")
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, area ({side})")
     share = report["chance"]["pr_auc"]
     right.axhline(share, linestyle="--", color="C3", linewidth=1, label=f"chance: {share:.3f}")
-    right.set(xlabel=f"recall of `{positive}`", ylabel="precision", title="Precision and recall, area", ylim=(0, 1.02))
+    what = f"recall of `{names[1]}`" if len(names) == 2 else f"recall of each class against the rest, seed {seed}"
+    right.set(xlabel=what, ylabel="precision", title=f"Precision and recall, area ({side})", ylim=(0, 1.02))
     for axis in (left, right):
         axis.legend(fontsize=8, loc="lower right")
         axis.title.set_fontsize(9)
@@ -164,10 +170,10 @@ def learning(report: dict[str, Any], trials: list[Result]) -> Figure:
         assert trial.path is not None
         lines, colour = read_metrics(trial.path), f"C{number % 10}"
         for loss, style in (("train/loss", ":"), ("valid/loss", "-")):
-            left.plot(*_series(lines, loss), style, color=colour, linewidth=1)
+            _line(left, *_series(lines, loss), style, color=colour)
         steps, values = _series(lines, key)
         name = f"fold {trial.fold}, " * several + f"seed {trial.seed}"
-        right.plot(steps, values, color=colour, linewidth=1, label=name if len(trials) <= _MANY else None)
+        _line(right, steps, values, "-", color=colour, label=name if len(trials) <= _MANY else None)
         best = trial.facts["best_step"]
         right.plot(best, dict(zip(steps, values, strict=True))[best], "o", color=colour, markersize=4)
     left.set(xlabel="step (optimizer updates)", ylabel="loss (dotted: training, line: validation)")
@@ -220,6 +226,11 @@ def feature_map(
 def _series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     points = [(line["step"], line[name]) for line in lines if name in line]
     return [step for step, _ in points], [value for _, value in points]
+
+
+def _line(axis: Any, steps: list[int], values: list[float], style: str, **options: Any) -> None:
+    """A line, or a dot where there is one point only."""
+    axis.plot(steps, values, style, linewidth=1, marker="." if len(steps) == 1 else None, **options)
 
 
 def _side(side: str) -> str:

@@ -3,7 +3,8 @@
 Names follow the papers: for two classes balanced accuracy, PR-AUC and AUROC; for more balanced accuracy, Cohen's kappa
 and weighted F1; for a regression Pearson's r, R2 and RMSE. `pr_auc` is the trapezoid under the precision-recall curve
 that the papers report; `average_precision` is the step-wise sum, which is a different number.
-A figure that the windows do not define (an AUROC where one class is absent) is NaN.
+Of more than two classes AUROC, PR-AUC and average precision are those of each class against the rest, averaged over the
+classes that have a window. A figure that the windows do not define (an AUROC where one class is absent) is NaN.
 
 Shape letters: n windows, K classes.
 """
@@ -71,8 +72,9 @@ def score(kind: TaskKind, predictions: Predictions) -> dict[str, float]:
         return _regression(predictions.label, predictions.score[:, 0])
     figures = _classification(predictions.label, predictions.predicted())
     if kind == "binary":
-        figures |= _ranking(predictions.label, predictions.score[:, 1])
-    return figures
+        return figures | _ranking(predictions.label == 1, predictions.score[:, 1])
+    each = [_ranking(predictions.label == index, score) for index, score in enumerate(predictions.score.T)]
+    return figures | {name: _mean_of_defined([one[name] for one in each]) for name in each[0]}
 
 
 def chance(kind: TaskKind, labels: npt.NDArray[Any]) -> dict[str, float]:
@@ -80,20 +82,20 @@ def chance(kind: TaskKind, labels: npt.NDArray[Any]) -> dict[str, float]:
     if kind == "regression":
         return {"pearson_r": 0.0, "r2": 0.0, "rmse": float(np.std(labels))}
     figures = {"balanced_accuracy": 1 / len(np.unique(labels)), "kappa": 0.0}
-    if kind == "binary":
-        share = float(np.mean(labels == 1))
-        figures |= {"auroc": 0.5, "pr_auc": share, "average_precision": share}
-    return figures
+    # Of several classes the mean of their shares.
+    share = float(np.mean(labels == 1)) if kind == "binary" else 1 / len(np.unique(labels))
+    return figures | {"auroc": 0.5, "pr_auc": share, "average_precision": share}
 
 
 def per_class(predictions: Predictions, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and number of windows of each class."""
+    """Precision, recall, F1, AUROC against the rest and number of windows of each class."""
     columns = sk.precision_recall_fscore_support(
         predictions.label, predictions.predicted(), labels=range(len(class_names)), zero_division=0
     )
     return [
-        {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "windows": int(n)}
-        for name, p, r, f, n in zip(class_names, *columns, strict=True)
+        {"class": name, "precision": float(p), "recall": float(r), "f1": float(f)}
+        | {"auroc": _ranking(predictions.label == index, predictions.score[:, index])["auroc"], "windows": int(n)}
+        for index, (name, p, r, f, n) in enumerate(zip(class_names, *columns, strict=True))
     ]
 
 
@@ -126,15 +128,20 @@ def _classification(label: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> dic
         }
 
 
-def _ranking(label: npt.NDArray[Any], probability: npt.NDArray[np.float64]) -> dict[str, float]:
-    if len(np.unique(label)) < 2:
+def _ranking(positive: npt.NDArray[np.bool_], probability: npt.NDArray[np.float64]) -> dict[str, float]:
+    if positive.all() or not positive.any():
         return {"auroc": float("nan"), "pr_auc": float("nan"), "average_precision": float("nan")}
-    precision, recall, _ = sk.precision_recall_curve(label, probability)
+    precision, recall, _ = sk.precision_recall_curve(positive, probability)
     return {
-        "auroc": float(sk.roc_auc_score(label, probability)),
+        "auroc": float(sk.roc_auc_score(positive, probability)),
         "pr_auc": float(sk.auc(recall, precision)),
-        "average_precision": float(sk.average_precision_score(label, probability)),
+        "average_precision": float(sk.average_precision_score(positive, probability)),
     }
+
+
+def _mean_of_defined(values: list[float]) -> float:
+    defined = [value for value in values if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _regression(label: npt.NDArray[Any], predicted: npt.NDArray[np.float64]) -> dict[str, float]:

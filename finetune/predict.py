@@ -35,7 +35,27 @@ class Outputs:
     window: npt.NDArray[np.int64]
     """(n,)"""
     logits: Tensor
-    """(n, K) float32, on the CPU."""
+    """(n, K) float32, on the CPU; where `compute` gave features, those."""
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch], compute: Callable[[Batch], Tensor], device: torch.device) -> Outputs:
+        """Apply `compute` to batches of windows, or of sequences of them."""
+        window, values = [], []
+        for batch in batches:
+            result = compute(batch.to(device)).float().cpu()
+            # Sequences come as (B, L): from here on windows are what counts.
+            window.append(batch.window.flatten().numpy())
+            values.append(result.flatten(0, batch.window.ndim - 1).numpy())
+        return cls.sorted(window, values)
+
+    @classmethod
+    def sorted(cls, window: list[npt.NDArray[np.int64]], values: list[npt.NDArray[np.float32]]) -> Outputs:
+        """Parts of a set of windows, put together in the order of the store."""
+        if not window:
+            return cls(np.empty(0, np.int64), torch.empty(0, 0))
+        joined = np.concatenate(window)
+        order = np.argsort(joined)
+        return cls(window=joined[order], logits=torch.from_numpy(np.concatenate(values)[order]))
 
     def predictions(self, task: Task, windows: Windows) -> Predictions:
         """As probabilities beside the true labels."""
@@ -49,16 +69,10 @@ class Outputs:
 
 def outputs(run: Run, dataset: WindowDataset, compute: Callable[[Batch], Tensor], batch_size: int) -> Outputs:
     """Apply `compute` to every window of a dataset. Collective; every process gets all of them."""
-    share = []
-    for batch in eval_batches(dataset, batch_size, rank=run.rank, world=run.world):
-        values = compute(batch.to(run.device)).float().cpu()
-        # Sequences of windows come as (B, L): from here on windows are what counts.
-        share.append((batch.window.flatten().numpy(), values.flatten(0, batch.window.ndim - 1).numpy()))
-    parts: list[Any] = gather_object(share)
-    window = np.concatenate([part[0] for part in parts])
-    order = np.argsort(window)
-    logits = np.concatenate([part[1] for part in parts])[order]
-    return Outputs(window=window[order], logits=torch.from_numpy(logits))
+    own = Outputs.of(eval_batches(dataset, batch_size, rank=run.rank, world=run.world), compute, run.device)
+    parts: list[Any] = gather_object([(own.window, own.logits.numpy())])
+    some = [part for part in parts if len(part[0])]
+    return Outputs.sorted([window for window, _ in some], [values for _, values in some])
 
 
 class FrozenFeatures:

@@ -179,6 +179,11 @@ def _cautions(arms: Arms, splits: Splits) -> list[str]:
             "THERE IS NO TEST SET. The split has no test windows, so every figure is on validation, where weights were "
             "also selected: it is too high by an unknown amount. `--split.kind kfold` tests every subject once."
         )
+    if missing := _absent(arms):
+        cautions.append(
+            f"No window of {', '.join(missing)} is among those judged: balanced accuracy, AUROC and PR-AUC are means "
+            "over the other classes."
+        )
     if splits.within_subject:
         cautions.append("Windows of the same subjects train and test: the figures do not speak about new subjects.")
     n_subjects = len(np.unique(next(iter(arms.by_seed(MAIN, side).values())).subject))
@@ -192,6 +197,12 @@ def _cautions(arms: Arms, splits: Splits) -> list[str]:
         )
     cautions += [verdict for name in arms.results if name != MAIN if (verdict := _verdict(arms, name, side))]
     return cautions
+
+
+def _absent(arms: Arms) -> list[str]:
+    """Classes without a window on the side that is reported."""
+    judged = np.unique(next(iter(arms.by_seed(MAIN, arms.side).values())).label)
+    return [name for index, name in enumerate(arms.task.class_names) if index not in judged]
 
 
 def _verdict(arms: Arms, baseline: str, side: str) -> str:

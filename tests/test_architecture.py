@@ -16,7 +16,7 @@ MODEL_HALF = tuple(
     f"codebrain.{name}"
     for name in (
         *("patches", "masking", "sgconv", "attention", "backbone", "model", "weights", "model_card"),
-        *("prediction", "constants", "folding"),
+        *("prediction", "constants", "folding", "device"),
     )
 )
 
@@ -77,7 +77,7 @@ def test_data_preparation_needs_names_format_and_configuration_only() -> None:
 def test_only_commands_that_read_recordings_know_data_preparation() -> None:
     above = [pair for package in ("tokenizer", "finetune", "pretrain") for pair in of(package)]
     users = {module for module, target in above if inside(target, "data_prep")}
-    assert users == {"tokenizer.cli"}
+    assert users == {"tokenizer.cli", "finetune.recordings", "finetune.predict_cli", "finetune.embed_cli"}
 
 
 def test_pretrain_holds_two_scripts_and_yaml() -> None:

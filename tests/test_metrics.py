@@ -49,7 +49,7 @@ def test_pr_auc_and_average_precision_are_different_numbers():
 def test_perfect_predictions():
     label = np.arange(60) % 3
     p = Predictions(window=np.arange(60), subject=np.full(60, "S"), label=label, score=np.eye(3)[label])
-    assert metrics.score("multiclass", p) == {"balanced_accuracy": 1.0, "kappa": 1.0, "weighted_f1": 1.0}
+    assert set(metrics.score("multiclass", p).values()) == {1.0}
     assert metrics.confusion(p, 3).tolist() == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
 
 
@@ -68,6 +68,25 @@ def test_one_class_leaves_the_ranking_undefined_not_wrong():
     assert np.isnan(figures["auroc"])
     assert np.isnan(figures["pr_auc"])
     assert figures["balanced_accuracy"] == pytest.approx((only.predicted() == 1).mean())
+
+
+def test_ranking_of_several_classes_is_each_against_the_rest():
+    p = make_predictions("multiclass")
+    figures = metrics.score("multiclass", p)
+    assert figures["auroc"] == pytest.approx(sk.roc_auc_score(p.label, p.score, multi_class="ovr", average="macro"))
+    one_hot = np.eye(4)[p.label]
+    assert figures["average_precision"] == pytest.approx(sk.average_precision_score(one_hot, p.score, average="macro"))
+    table = metrics.per_class(p, ("a", "b", "c", "d"))
+    assert np.mean([row["auroc"] for row in table]) == pytest.approx(figures["auroc"])
+
+
+def test_a_class_without_windows_has_no_ranking_and_the_others_have():
+    p = make_predictions("multiclass")
+    some = p.take(p.label != 2)
+    table = metrics.per_class(some, ("a", "b", "c", "d"))
+    defined = [row["auroc"] for row in table if row["class"] != "c"]
+    assert np.isnan(table[2]["auroc"])
+    assert metrics.score("multiclass", some)["auroc"] == pytest.approx(np.mean(defined))
 
 
 def test_regression_figures():

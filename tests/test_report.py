@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from finetune import figures, markdown, report
 from finetune.config import FinetuneConfig
@@ -104,6 +105,21 @@ def test_what_a_reader_must_know_is_said():
     assert "Only" not in cautions(n_folds=3)
 
 
+def test_a_class_that_is_not_judged_is_named():
+    content, arms = make()
+    for results in arms.results.values():
+        for result in results:
+            test = result.predictions["test"]
+            result.predictions["test"] = test.take(test.label == 1)
+    windows = Windows(subject=SUBJECT, label=LABEL, class_names=TASK.class_names)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=40)
+    fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
+    splits = Splits(kind="ratio", folds=(fold,), within_subject=False, seed=0)
+    again = report.build(config, arms, splits, windows, {"store": {}, "processes": 1})
+    assert "No window of rest is among those judged" in "\n".join(again["cautions"])
+    assert "No window of" not in "\n".join(content["cautions"])
+
+
 def test_both_forms_have_the_same_numbers_and_json_is_strict(tmp_path):
     content, _ = make()
     content["arms"]["codebrain"]["test"]["metrics"]["auroc"]["by_seed"].append(float("nan"))
@@ -124,6 +140,36 @@ def test_the_summary_has_a_line_for_every_arm_and_chance():
     table = lines[lines.index("") + 1 :]
     assert [line.split("  ")[0] for line in table] == ["model", "CodeBrain", "log band power + linear", "chance"]
     assert table[-1].split()[1:3] == ["0.500", "0.500"]
+
+
+def test_curves_and_learning_say_which_side_they_are_on():
+    for test, words in ((True, "(test)"), (False, "(VALIDATION, no test set)")):
+        content, arms = make(test=test)
+        axes = figures.ranking_curves(content, arms.by_seed("codebrain", arms.side)).axes
+        assert [axis.get_title() for axis in axes] == [f"ROC, area {words}", f"Precision and recall, area {words}"]
+
+
+def test_curves_of_several_classes_are_each_against_the_rest():
+    rng = np.random.default_rng(0)
+    label = np.arange(90) % 3
+    score = rng.dirichlet([1, 1, 1], 90)
+    p = Predictions(window=np.arange(90), subject=np.full(90, "S"), label=label, score=score)
+    content = {"task": {"class_names": ["a", "b", "c"]}, "reported_side": "test", "chance": {"pr_auc": 1 / 3}}
+    left, right = figures.ranking_curves(content, {0: p}).axes
+    area = roc_auc_score(label == 1, score[:, 1])
+    assert f"b: {area:.3f}" in [line.get_label() for line in left.lines]
+    assert len(left.lines) == len(right.lines) == 4
+
+
+def test_a_single_validation_is_a_dot_and_several_are_a_line(tmp_path):
+    content, _ = make(n_folds=1)
+    content["selected_by"] = "valid/auroc"
+    for steps, marker in (([4], "."), ([4, 8], "None")):
+        lines = [{"step": step, "valid/auroc": 0.5, "valid/loss": 1.0, "train/loss": 1.0} for step in steps]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        trial = Result(0, 0, {}, {"best_step": 4}, tmp_path)
+        left, right = figures.learning(content, [trial]).axes
+        assert {line.get_marker() for line in (*left.lines, right.lines[0])} == {marker}
 
 
 def test_pictures_are_drawn(tmp_path):

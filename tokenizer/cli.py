@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from codebrain.config import command, parse
+from codebrain.device import find_device
 from data_prep.clean import Chain, CleanConfig
 from data_prep.montage import MontageConfig, plan_montage
 from data_prep.read import GuardConfig, OpenRecording, Unit, UnusableError, check_amplitude, probe
@@ -59,7 +60,8 @@ def _main() -> int:
         raise ValueError(f"--output {output} must end in .npz")
     if not Path(config.recording).exists():
         raise FileNotFoundError(f"{config.recording}: no such recording")
-    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(config.device)
+    device = find_device(config.device)
+    tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(device)
     try:
         codes, ch_names, note = tokenize(config, tokenizer)
     except UnusableError as error:

@@ -1,0 +1,201 @@
+"""codebrain-embed: features of every window of recordings or stores, with their times (NPZ).
+
+codebrain-embed RECORDING|STORE [...] --ckpt RUN --output features.npz
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codebrain.backbone import EEGSSM, BackboneConfig
+from codebrain.config import USER_MISTAKE, command, parse
+from codebrain.data.format import PARTIAL_SUFFIX, Store
+from codebrain.data.windows import Batch, WindowDataset
+from codebrain.device import find_device
+from codebrain.training.sampling import eval_batches
+from data_prep.clean import CleanConfig
+from data_prep.montage import MontageConfig
+from data_prep.read import Unit
+from data_prep.recipe import Recipe
+from data_prep.windows import WindowConfig
+from finetune.classifier import backbone_features, contract_of, freeze, load_backbone
+from finetune.predict import Outputs
+from finetune.recordings import Prepared, as_it_is, finish_for, prepared, recipe_for
+
+_LARGEST = 8 << 30
+"""Bytes of features that are held in memory before they are written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What is read, by which model, and where the features go."""
+
+    sources: list[str]
+    """Recordings that MNE reads, or stores of codebrain-prep."""
+    ckpt: str
+    """Pre-trained or fine-tuned model: run folder, export folder, Hub id, .pth or .safetensors."""
+    output: str
+    """File to write, ending in .npz."""
+    features: Literal["window", "patch"] = "window"
+    """`window`: mean over the channels and patches of a window (n, D); `patch`: those of every patch (n, C, P, D)."""
+    window_seconds: float = 30.0
+    """Length of the windows that recordings are cut into: what the model sees at a time. This, the channels and the
+    filters are for pre-trained models; a fine-tuned one prepares recordings as those that it was trained on."""
+    unit: Unit | None = None
+    """Unit of the numbers in recordings; null believes their headers, or takes what the training recordings were
+    taken for."""
+    channels: MontageConfig = field(default_factory=MontageConfig)
+    """Which channels of recordings are used; by default every scalp electrode."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Filters for recordings, best those of the stores that the model was trained on."""
+    batch_size: int = 32
+    """Windows at a time."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda, ..."""
+
+
+def main() -> None:
+    """Console script."""
+    command(run_command)
+
+
+def run_command(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; 0, or 2 if a recording could not be used."""
+    config = parse(
+        EmbedConfig, argv, prog="codebrain-embed", description=(__doc__ or "").splitlines()[0], positional=["sources"]
+    )
+    output = Path(config.output)
+    if output.suffix != ".npz":
+        raise ValueError(f"--output {output} must end in .npz")
+    if config.batch_size < 1:
+        raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
+    device = find_device(config.device)
+    backbone = load_backbone(config.ckpt, BackboneConfig()).to(device)
+    with _windows(config, float(backbone.config.patch_size)) as (stores, found):
+        dataset = WindowDataset(stores)
+        _check_size(dataset, config, backbone.config)
+        values = embed(backbone, dataset, config, device)
+        _write(output, values, dataset, backbone.config)
+    shape = " x ".join(str(size) for size in values.logits.shape)
+    print(f"{output}: {shape} features")
+    if found is None:
+        return 0
+    found.tell()
+    return USER_MISTAKE if found.refused else 0
+
+
+def embed(backbone: EEGSSM, dataset: WindowDataset, config: EmbedConfig, device: torch.device) -> Outputs:
+    """Features of every window of a dataset, in its order; with a progress bar where somebody is looking."""
+    freeze(backbone)
+    with tqdm(total=len(dataset), desc="embedding", unit=" windows", leave=False, disable=None) as bar:
+
+        def compute(batch: Batch) -> Tensor:
+            bar.update(len(batch))
+            with torch.inference_mode():
+                features = backbone_features(backbone, batch.x)
+            return features.mean((1, 2)) if config.features == "window" else features
+
+        return Outputs.of(eval_batches(dataset, config.batch_size), compute, device)
+
+
+@contextmanager
+def _windows(config: EmbedConfig, sfreq: float) -> Iterator[tuple[list[Store], Prepared | None]]:
+    """The stores that were given, or one of the recordings that were."""
+    are_stores = [(Path(source) / "store.json").exists() for source in config.sources]
+    if all(are_stores):
+        yield [Store.open(source).require(sfreq=sfreq) for source in config.sources], None
+        return
+    if any(are_stores):
+        raise ValueError("recordings and stores cannot be embedded together: give the ones or the others")
+    contract = contract_of(config.ckpt)
+    if contract is None:
+        recipe = _recipe(config, sfreq)
+    else:
+        _check_unset(config)
+        recipe = recipe_for(contract, config.unit)
+    finish = as_it_is if contract is None else finish_for(contract)
+    with prepared(config.sources, recipe, finish) as found:
+        yield [found.store], found
+
+
+def _recipe(config: EmbedConfig, sfreq: float) -> Recipe:
+    """Windows over whole recordings, whatever is in them."""
+    everything = WindowConfig(seconds=config.window_seconds, min_recording=0.0, drop_first=0.0, drop_last=0.0)
+    return Recipe(
+        unit=config.unit or "auto",
+        channels=config.channels,
+        clean=replace(config.clean, sfreq=sfreq),
+        windows=replace(everything, keep_edges=True, max_uv=None, min_swing_uv=None),
+    )
+
+
+def _check_unset(config: EmbedConfig) -> None:
+    given = [
+        name
+        for name in ("window_seconds", "channels", "clean")
+        if getattr(config, name) != getattr(EmbedConfig(sources=[], ckpt="", output=""), name)
+    ]
+    if given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise ValueError(f"{config.ckpt} is fine-tuned and brings its preparation: leave {flags} out")
+
+
+def _check_size(dataset: WindowDataset, config: EmbedConfig, sizes: BackboneConfig) -> None:
+    if config.features == "window":
+        return
+    if len(dataset.montages) > 1:
+        kinds = "; ".join(map(str, dataset.montages))
+        raise ValueError(
+            f"the windows are of {len(dataset.montages)} kinds ({kinds}), whose patches fit no common table. Name the "
+            "channels (--channels.names), embed one kind at a time, or take --features window"
+        )
+    (montage,) = dataset.montages
+    n_patches = montage.n_times // sizes.patch_size
+    n_bytes = 4 * len(dataset) * len(montage.ch_names) * n_patches * sizes.out_channels
+    if n_bytes > _LARGEST:
+        raise ValueError(
+            f"the features of all patches would be {n_bytes / 2**30:.0f} GiB. Embed fewer recordings at a time, or "
+            "take --features window"
+        )
+
+
+def _write(output: Path, values: Outputs, dataset: WindowDataset, sizes: BackboneConfig) -> None:
+    """Write features, start (n,) in s, recording (n,), subject (n,) and patch_seconds; ch_names (C,) and times (n, P)
+    of the patches where all windows are of one kind; label (n,) and class_names of a task store.
+
+    The file appears under its name only when it is whole.
+    """
+    rows = [dataset.recording(int(window)) for window in values.window]
+    info = dataset.stores[0].info
+    start = dataset.starts(values.window)
+    columns: dict[str, Any] = {
+        "features": values.logits.numpy(),
+        "start": start,
+        "recording": np.array([row.path for row in rows]),
+        "subject": np.array([row.subject for row in rows]),
+        "patch_seconds": sizes.patch_size / info.sfreq,
+    }
+    if len(dataset.montages) == 1:
+        (montage,) = dataset.montages
+        places = np.arange(montage.n_times // sizes.patch_size) * columns["patch_seconds"]
+        columns |= {"ch_names": np.array(montage.ch_names), "times": start[:, None] + places}
+    if all(store.info.task is not None for store in dataset.stores):
+        names = info.task.class_names if info.task else ()
+        columns |= {"label": dataset.labels(values.window), "class_names": np.array(names)}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + PARTIAL_SUFFIX)
+    with partial.open("wb") as file:
+        np.savez(file, **columns)
+    os.replace(partial, output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Features of a pre-trained backbone as a step of a scikit-learn pipeline.
+
+Shape letters: n windows, C channels, T samples, P patches per channel, D width of the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.signal import resample_poly
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from codebrain.backbone import BackboneConfig
+from codebrain.channels import electrode_index
+from codebrain.device import find_device
+from finetune.classifier import backbone_features, freeze, load_backbone
+
+_EEG_UV = (0.2, 1000.0)
+"""Smallest and largest median standard deviation of windows that can be EEG in microvolts."""
+
+
+class CodeBrainFeatures(TransformerMixin, BaseEstimator):
+    """Windows of EEG to features of a frozen backbone.
+
+    Parameters
+    ----------
+    ckpt : str
+        Pre-trained or fine-tuned model: run folder, export folder, Hub id, .pth or .safetensors.
+    sfreq : float
+        Sampling rate of the windows in Hz; they are resampled if the model's is another.
+    ch_names : sequence of str, optional
+        Names of the channels in any spelling, to be checked: scalp electrodes, as many as the windows have. The model
+        sees the channels in the order in which they come.
+    pooling : {"window", "channel", "patch"}
+        Mean over channels and patches (D features), over patches (C * D), or none (C * P * D).
+    batch_size : int
+        Windows at a time.
+    device : str
+        Where the model runs.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> model = make_pipeline(CodeBrainFeatures("RUN2", sfreq=200), LogisticRegression())
+    """
+
+    def __init__(
+        self,
+        ckpt: str,
+        *,
+        sfreq: float = 200.0,
+        ch_names: Sequence[str] | None = None,
+        pooling: Literal["window", "channel", "patch"] = "window",
+        batch_size: int = 64,
+        device: str = "cpu",
+    ) -> None:
+        self.ckpt = ckpt
+        self.sfreq = sfreq
+        self.ch_names = ch_names
+        self.pooling = pooling
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X: npt.ArrayLike, y: Any = None) -> Self:
+        """Load the model and note the shape of the windows; nothing is learnt from them.
+
+        Parameters
+        ----------
+        X : (n, C, T) array
+            Microvolts.
+        y
+            Ignored.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            There is no such model, or the windows are not what it takes.
+        """
+        if self.pooling not in ("window", "channel", "patch"):
+            raise ValueError(f"pooling {self.pooling!r} is unknown; allowed are window, channel and patch")
+        device = find_device(self.device)
+        windows = self._checked(X)
+        self.n_chans_, self.n_times_ = windows.shape[1:]
+        self.backbone_ = load_backbone(self.ckpt, BackboneConfig()).to(device)
+        freeze(self.backbone_)
+        shortest = self.backbone_.config.patch_size
+        if self._resampled(windows[:1]).shape[-1] < shortest:
+            seconds = self.n_times_ / self.sfreq
+            raise ValueError(f"windows of {seconds:g} s are shorter than a patch of {shortest} samples")
+        return self
+
+    def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Features (n, F) of windows (n, C, T) in microvolts.
+
+        Raises
+        ------
+        ValueError
+            The windows have another shape than those of `fit`, or amplitudes that EEG in microvolts cannot have.
+        """
+        check_is_fitted(self)
+        windows = self._checked(X)
+        if windows.shape[1:] != (self.n_chans_, self.n_times_):
+            raise ValueError(
+                f"windows have {windows.shape[1]} channels x {windows.shape[2]} samples; those of fit had "
+                f"{self.n_chans_} x {self.n_times_}"
+            )
+        parts = [
+            self._features(windows[first : first + self.batch_size])
+            for first in range(0, len(windows), self.batch_size)
+        ]
+        return np.concatenate(parts)
+
+    def _features(self, windows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        device = next(self.backbone_.parameters()).device
+        x = torch.from_numpy(self._resampled(windows).astype(np.float32)).to(device)
+        with torch.inference_mode():
+            found = backbone_features(self.backbone_, x)
+        axes = {"window": (1, 2), "channel": (2,), "patch": ()}[self.pooling]
+        return (found.mean(axes) if axes else found).flatten(1).cpu().numpy()
+
+    def _resampled(self, windows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """At the model's rate, at which a patch is one second."""
+        ratio = Fraction(self.backbone_.config.patch_size / self.sfreq).limit_denominator(10_000)
+        return windows if ratio == 1 else resample_poly(windows, ratio.numerator, ratio.denominator, axis=-1)
+
+    def _checked(self, X: npt.ArrayLike) -> npt.NDArray[np.floating]:
+        windows = np.asarray(X)
+        if windows.ndim != 3 or not len(windows):
+            raise ValueError(f"expected windows (n, channels, samples), got an array of shape {windows.shape}")
+        if self.ch_names is not None:
+            electrode_index(self.ch_names)
+            if len(self.ch_names) != windows.shape[1]:
+                raise ValueError(f"{len(self.ch_names)} ch_names for windows of {windows.shape[1]} channels")
+        if not np.isfinite(windows).all():
+            raise ValueError("windows hold values that are no numbers")
+        amplitude, (low, high) = float(np.median(windows.std(axis=-1))), _EEG_UV
+        if not low <= amplitude <= high:
+            raise ValueError(
+                f"the windows' median standard deviation is {amplitude:.3g}, which EEG in microvolts cannot have "
+                f"({low:g} to {high:g}). MNE gives volts: multiply by 1e6"
+            )
+        return windows
+
+    def __sklearn_tags__(self) -> Any:
+        """Windows are arrays of three dimensions."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags

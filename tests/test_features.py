@@ -1,0 +1,96 @@
+"""CodeBrainFeatures in scikit-learn's hands."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import resample_poly
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from codebrain.model import CodeBrain
+from finetune import CodeBrainFeatures
+from finetune.classifier import backbone_features
+
+SIZES = {"num_res_layers": 1, "res_channels": 8, "skip_channels": 8, "out_channels": 8}
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    CodeBrain(**SIZES).save_pretrained(folder / "export")
+    return str(folder)
+
+
+def make_windows(n=24, sfreq=200, seed=0):
+    """Windows (n, 3, 2 s) in microvolts; every second one has a rhythm."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % 2
+    x = rng.normal(0, 10, (n, 3, 2 * sfreq))
+    return x + 40 * label[:, None, None] * np.sin(2 * np.pi * 10 * np.arange(2 * sfreq) / sfreq), label
+
+
+def test_features_are_those_of_the_backbone(ckpt):
+    x, _ = make_windows(7)
+    with torch.no_grad():
+        expected = backbone_features(CodeBrain.from_pretrained(ckpt).backbone, torch.from_numpy(x).float()).numpy()
+    for pooling, values in (
+        ("window", expected.mean((1, 2))),
+        ("channel", expected.mean(2).reshape(7, -1)),
+        ("patch", expected.reshape(7, -1)),
+    ):
+        found = CodeBrainFeatures(ckpt, pooling=pooling, batch_size=3).fit_transform(x)
+        np.testing.assert_allclose(found, values, atol=1e-5)
+
+
+def test_it_works_in_a_pipeline_under_cross_validation(ckpt):
+    x, label = make_windows(32)
+    model = make_pipeline(CodeBrainFeatures(ckpt, pooling="patch"), LogisticRegression(max_iter=500))
+    scores = cross_val_score(model, x, label, groups=np.arange(32) // 8, cv=GroupKFold(4), scoring="roc_auc")
+    assert scores.mean() > 0.9
+
+
+def test_it_can_be_cloned_pickled_and_asked_for_its_parameters(ckpt):
+    features = CodeBrainFeatures(ckpt, sfreq=250, ch_names=["Fz", "Cz", "Pz"], pooling="channel", batch_size=5)
+    parameters = {
+        "ckpt": ckpt, "sfreq": 250, "ch_names": ["Fz", "Cz", "Pz"], "pooling": "channel", "batch_size": 5,
+        "device": "cpu",
+    }  # fmt: skip
+    assert clone(features).get_params() == features.get_params() == parameters
+    x, _ = make_windows(4, sfreq=250)
+    fitted = features.fit(x)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(x), fitted.transform(x))
+
+
+def test_windows_of_another_rate_are_resampled(ckpt):
+    x, _ = make_windows(4, sfreq=250)
+    expected = CodeBrainFeatures(ckpt).fit_transform(resample_poly(x, 4, 5, axis=-1))
+    np.testing.assert_allclose(CodeBrainFeatures(ckpt, sfreq=250).fit_transform(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({}, lambda x: x * 1e-6, "median standard deviation is .* multiply by 1e6"),
+        ({}, lambda x: x[0], "expected windows"),
+        ({}, lambda x: np.where(x > 0, np.nan, x), "no numbers"),
+        ({}, lambda x: x[..., :150], "shorter than a patch of 200 samples"),
+        ({"ch_names": ["Fz", "Cz"]}, lambda x: x, "2 ch_names for windows of 3 channels"),
+        ({"ch_names": ["Fz", "Cz", "Fq"]}, lambda x: x, "'Fq' is not a scalp electrode"),
+        ({"pooling": "all"}, lambda x: x, "allowed are window, channel and patch"),
+        ({"device": "nowhere"}, lambda x: x, "--device nowhere cannot be used"),
+    ],
+)
+def test_what_is_no_eeg_in_microvolts_is_refused(ckpt, options, change, message):
+    with pytest.raises(ValueError, match=message):
+        CodeBrainFeatures(ckpt, **options).fit(change(make_windows()[0]))
+
+
+def test_windows_of_another_shape_than_those_of_fit_are_refused(ckpt):
+    x, _ = make_windows()
+    with pytest.raises(ValueError, match="2 channels x 400 samples; those of fit had 3 x 400"):
+        CodeBrainFeatures(ckpt).fit(x).transform(x[:, :2])

@@ -1,0 +1,219 @@
+"""codebrain-predict and codebrain-embed: recordings in, answers or features with times out, and what they refuse."""
+
+import csv
+import io
+from pathlib import Path
+
+import mne
+import numpy as np
+import pytest
+import torch
+
+from codebrain.backbone import EEGSSM, BackboneConfig
+from codebrain.config import to_dict
+from codebrain.model import CodeBrain
+from data_prep.clean import CleanConfig
+from data_prep.montage import MontageConfig
+from data_prep.recipe import Recipe, recipe_of
+from data_prep.windows import WindowConfig
+from finetune import classifier, embed_cli, predict_cli
+from finetune.classifier import Classifier, Contract, backbone_features
+from finetune.heads import Head, HeadConfig
+from finetune.task import Task
+from tests.reference_finetune import write_task_store
+
+SIZES = {"num_res_layers": 1, "res_channels": 8, "skip_channels": 8, "out_channels": 8}
+CH_NAMES = ("Fz", "Cz", "Pz")
+SECONDS = 2.0
+RECIPE = Recipe(
+    clean=CleanConfig(sfreq=200.0, l_freq=None, h_freq=None, notch=None),
+    channels=MontageConfig(names=list(CH_NAMES)),
+    windows=WindowConfig(
+        seconds=SECONDS, min_recording=0.0, drop_first=0.0, drop_last=0.0, keep_edges=True, max_uv=500.0
+    ),
+)
+
+
+def save_model(folder: Path, kind="linear", class_names=("rest", "count"), recipe=RECIPE) -> Path:
+    torch.manual_seed(0)
+    head = HeadConfig(
+        kind=kind, n_chans=3, n_patches=2, width=8, n_outputs=1 if len(class_names) < 3 else 3,
+        hidden=16 if kind == "sequence" else 0, sequence_length=4,
+    )  # fmt: skip
+    model = Classifier(EEGSSM(BackboneConfig(**SIZES)), Head(head)).eval()
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    kinds = {0: "regression", 2: "binary", 3: "multiclass"}
+    task = Task(name="toy", protocol="corrected", kind=kinds[len(class_names)], class_names=class_names)
+    contract = Contract(task=task, ch_names=CH_NAMES, n_times=400, sfreq=200.0, preparation=to_dict(recipe))
+    classifier.save(folder / "export", model, contract, card="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+def record(path: Path, labels=("EEG Pz-REF", "EEG FZ-REF", "EEG Cz-REF", "ECG"), seconds=13, gain=1.0, loud=None):
+    """A recording at 200 Hz whose channels are in another order and under other names than the model's."""
+    rng = np.random.default_rng(len(labels))
+    x = 20e-6 * gain * rng.standard_normal((len(labels), 200 * seconds))
+    if loud is not None:
+        x[0, loud] = 900e-6
+    raw = mne.io.RawArray(x, mne.create_info(list(labels), 200.0, "eeg"), verbose="error")
+    mne.export.export_raw(path, raw, verbose="error", overwrite=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    return record(tmp_path_factory.mktemp("recording") / "night.edf")
+
+
+def microvolts(path: Path, first: int, n_windows: int) -> torch.Tensor:
+    """Windows (n, 3, 400) read by MNE and by nothing of ours."""
+    raw = mne.io.read_raw(path, verbose="error")
+    x = 1e6 * raw.get_data(picks=["EEG FZ-REF", "EEG Cz-REF", "EEG Pz-REF"])
+    windows = [x[:, 400 * index : 400 * (index + 1)] for index in range(first, first + n_windows)]
+    return torch.from_numpy(np.stack(windows)).float()
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_recording_gets_an_answer_for_every_window_with_its_time(model, recording, capsys):
+    assert predict_cli.run_command([str(recording), "--ckpt", str(model)]) == 0
+    rows = table(capsys.readouterr().out)
+    loaded, contract = classifier.load(model)
+    with torch.no_grad():
+        expected = contract.task.scores(loaded(microvolts(recording, 0, 6))).numpy()
+    assert [(row["start_s"], row["stop_s"]) for row in rows] == [(f"{2 * n}", f"{2 * n + 2}") for n in range(6)]
+    found = np.array([[float(row["p_rest"]), float(row["p_count"])] for row in rows])
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # the store's counts are whole numbers
+    assert [row["answer"] for row in rows] == [["rest", "count"][index] for index in expected.argmax(1)]
+    assert {row["recording"] for row in rows} == {str(recording)}
+
+
+def test_several_recordings_go_into_one_file_and_a_bad_one_is_named(model, recording, tmp_path, capsys):
+    short = record(tmp_path / "short.edf", seconds=5)
+    other = record(tmp_path / "other.edf", labels=("EEG Pz", "EEG Oz"))
+    output = tmp_path / "new" / "answers.csv"
+    line = [str(recording), str(other), str(short), "--ckpt", str(model), "--output", str(output)]
+    assert predict_cli.run_command(line) == 2
+    rows = table(output.read_text())
+    assert [row["recording"] for row in rows] == [str(recording)] * 6 + [str(short)] * 2
+    said = capsys.readouterr()
+    assert "8 windows of 2 recording(s)" in said.out
+    assert f"error: {other} cannot be used: lacks 2 of 3 wanted channels: Fz, Cz" in said.err
+
+
+def test_windows_that_the_preparation_rejects_are_left_out_and_counted(model, tmp_path, capsys):
+    noisy = record(tmp_path / "noisy.edf", loud=900)
+    assert predict_cli.run_command([str(noisy), "--ckpt", str(model)]) == 0
+    said = capsys.readouterr()
+    assert [float(row["start_s"]) for row in table(said.out)] == [0, 2, 6, 8, 10]
+    assert "1 of 6 windows are left out (amplitude 1 (Pz 1))" in said.err
+
+
+def test_a_sequence_model_sees_the_windows_in_their_row(recording, tmp_path, capsys):
+    folder = save_model(tmp_path, "sequence", ("a", "b", "c"))
+    assert predict_cli.run_command([str(recording), "--ckpt", str(folder)]) == 0
+    found = np.array([[float(row[f"p_{name}"]) for name in "abc"] for row in table(capsys.readouterr().out)])
+    loaded, contract = classifier.load(folder)
+    x = microvolts(recording, 0, 6)
+    with torch.no_grad():
+        expected = torch.cat([contract.task.scores(loaded(part[None])[0]) for part in (x[:4], x[4:])])
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_a_regression_gives_values(recording, tmp_path, capsys):
+    assert predict_cli.run_command([str(recording), "--ckpt", str(save_model(tmp_path, class_names=()))]) == 0
+    assert set(table(capsys.readouterr().out)[0]) == {"recording", "start_s", "stop_s", "value"}
+
+
+@pytest.mark.parametrize("command", [predict_cli.run_command, embed_cli.run_command])
+def test_what_cannot_be_predicted_or_embedded_is_refused_with_the_reason(command, model, recording, tmp_path):
+    def refused(message, *line, error=ValueError):
+        output = ["--output", str(tmp_path / "x.npz")]
+        with pytest.raises(error, match=message):
+            command([*line, *output])
+        assert not (tmp_path / "x.npz").exists()
+
+    volts = record(tmp_path / "volts.edf", gain=1e3)
+    foreign = record(tmp_path / "foreign.edf", labels=("EEG O1", "EEG O2"))
+    ckpt = ["--ckpt", str(model)]
+    refused("no such recording", "nowhere.edf", *ckpt, error=FileNotFoundError)
+    refused("wrong unit\\?.*microvolts, above the 1000 that EEG can have", str(volts), *ckpt)
+    refused("none of the wanted channels; it has EEG O1, EEG O2", str(foreign), *ckpt)
+    refused("--device nowhere cannot be used.*here are cpu", str(recording), *ckpt, "--device", "nowhere")
+    refused("--batch_size is 0", str(recording), *ckpt, "--batch_size", "0")
+    refused("no such file or folder", str(recording), "--ckpt", "nowhere", error=FileNotFoundError)
+
+
+def test_only_a_fine_tuned_model_predicts(recording, tmp_path):
+    CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
+    with pytest.raises(ValueError, match="no fine-tuned model; codebrain-finetune writes one"):
+        predict_cli.run_command([str(recording), "--ckpt", str(tmp_path)])
+
+
+def test_a_preparation_that_is_no_recipe_is_refused():
+    assert recipe_of(to_dict(RECIPE) | {"task": "toy"}) == RECIPE
+    with pytest.raises(ValueError, match=r"is no recipe of this version.*Prepare the store again"):
+        recipe_of({"l_freq": 0.3})
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+def embed(tmp_path, *line):
+    output = tmp_path / "features.npz"
+    assert embed_cli.run_command([*map(str, line), "--output", str(output)]) == 0
+    with np.load(output, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def test_features_of_a_recording_have_times_and_names(recording, tmp_path):
+    backbone = CodeBrain(**SIZES).save_pretrained(tmp_path / "export") or CodeBrain.from_pretrained(tmp_path).backbone
+    plain = ("--clean.l_freq=null", "--clean.h_freq=null", "--clean.notch=null", "--channels.names", *CH_NAMES)
+    line = (recording, "--ckpt", tmp_path, "--window_seconds", "2", *plain)
+    patches = embed(tmp_path, *line, "--features", "patch")
+    with torch.no_grad():
+        expected = backbone_features(backbone, microvolts(recording, 0, 6)).numpy()
+    assert patches["features"].shape == (6, 3, 2, 8)
+    np.testing.assert_allclose(patches["features"], expected, atol=2e-2)
+    assert patches["times"].tolist() == [[2.0 * n, 2.0 * n + 1] for n in range(6)]
+    assert patches["ch_names"].tolist() == list(CH_NAMES)
+    pooled = embed(tmp_path, *line)
+    np.testing.assert_allclose(pooled["features"], patches["features"].mean((1, 2)), atol=1e-6)
+    assert pooled["start"].tolist() == [0, 2, 4, 6, 8, 10]
+    assert set(pooled["recording"]) == {str(recording)}
+
+
+def test_a_fine_tuned_model_embeds_as_it_was_prepared(model, recording, tmp_path):
+    assert embed(tmp_path, recording, "--ckpt", model)["features"].shape == (6, 8)
+    with pytest.raises(ValueError, match="brings its preparation: leave --window_seconds, --clean out"):
+        embed(tmp_path, recording, "--ckpt", model, "--clean.notch", "50", "--window_seconds", "4")
+
+
+def test_features_of_a_store_keep_labels_and_subjects(model, recording, tmp_path):
+    store = write_task_store(tmp_path / "store", n_subjects=3)
+    found = embed(tmp_path, store.path, "--ckpt", model)
+    assert found["features"].shape == (24, 8)
+    assert found["label"].tolist() == [0, 1] * 12
+    assert found["class_names"].tolist() == ["rest", "count"]
+    assert found["subject"].tolist() == [f"S0{index // 8}" for index in range(24)]
+    with pytest.raises(ValueError, match="give the ones or the others"):
+        embed(tmp_path, store.path, recording, "--ckpt", model)
+    with pytest.raises(ValueError, match="must end in"):
+        embed_cli.run_command([str(store.path), "--ckpt", str(model), "--output", "features.csv"])
+
+
+def test_patches_of_different_channels_fit_no_table(recording, tmp_path):
+    CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
+    other = record(tmp_path / "other.edf", labels=("EEG Pz", "EEG Oz"))
+    line = (recording, other, "--ckpt", tmp_path, "--window_seconds", "2")
+    with pytest.raises(ValueError, match=r"of 2 kinds .* fit no common table"):
+        embed(tmp_path, *line, "--features", "patch")
+    assert embed(tmp_path, *line)["features"].shape == (12, 8)
