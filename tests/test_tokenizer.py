@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenizer import Codes, DualTokenizer, LossConfig, TokenizerConfig
+from tokenizer import Codes, DualTokenizer, LossConfig, TokenizerConfig, transformer
 from tokenizer import model as module
 from tokenizer.encoder import spectrum_rows
 from tokenizer.losses import stage1_loss
@@ -295,3 +295,28 @@ def test_half_precision_keeps_the_codes() -> None:
 
 def test_codes_hold_both_sequences() -> None:
     assert [field.name for field in dataclasses.fields(Codes)] == ["t", "f"]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_repeating_cheap_work_in_backward_changes_no_gradient(
+    monkeypatch: pytest.MonkeyPatch, precision: torch.dtype
+) -> None:
+    gradients = []
+    for run in (transformer.lean, lambda block, x: block(x)):
+        monkeypatch.setattr(transformer, "lean", run)
+        model = started().train()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            loss, _ = stage1_loss(model(windows(), NAMES), model.targets(windows()), LossConfig())
+        loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, expected in gradients[1].items():
+        assert torch.equal(gradients[0][name], expected), name
+
+
+def test_attention_keeps_its_place_of_heads_in_the_weights() -> None:
+    """Queries, keys and values lie side by side, heads within each, as in a published qkv weight."""
+    attention = transformer.Attention(width=12, n_heads=3)
+    x = torch.randn(2, 5, 12)
+    query, key, value = attention.qkv(x).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    weights = (query @ key.transpose(-2, -1) / 4**0.5).softmax(-1)
+    torch.testing.assert_close(attention(x), attention.out((weights @ value).transpose(1, 2).flatten(2)))

@@ -94,10 +94,11 @@ def spectrum_rows(patches: Tensor, mean_log_amplitude: Tensor) -> Tensor:
     mean_log_amplitude : Tensor, (F,)
         Origin of the log-amplitude.
     """
-    amplitude, phase = one_sided(patches)
-    relative = amplitude * torch.rsqrt(amplitude.square().mean(-1, keepdim=True) + EPS)
+    spectrum = one_sided(patches)
+    amplitude = spectrum.abs()
+    scale = torch.rsqrt(amplitude.square().mean(-1, keepdim=True) + EPS)
     level = (log_amplitude(amplitude) - mean_log_amplitude) / LOG_STD
-    return torch.stack([level, relative * phase.cos(), relative * phase.sin()], dim=1)
+    return torch.stack([level, scale * spectrum.real, scale * spectrum.imag], dim=1)
 
 
 class Encoder(nn.Module):

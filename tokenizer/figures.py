@@ -156,8 +156,7 @@ def draw_reconstructions(
 
 def amplitude_uv(patches_uv: Tensor) -> Tensor:
     """Amplitude (..., F) of the sinusoid in each bin of patches (..., L), in microvolts."""
-    amplitude, _ = one_sided(patches_uv / SCALE_UV)
-    return amplitude * (SCALE_UV * 2 / patches_uv.shape[-1])
+    return one_sided(patches_uv / SCALE_UV).abs() * (SCALE_UV * 2 / patches_uv.shape[-1])
 
 
 def frequencies(patch_size: int, sfreq: float) -> Floats:

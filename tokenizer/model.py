@@ -273,7 +273,7 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         n_windows, sums = 0, torch.zeros(2, self.config.patch_size // 2 + 1, dtype=torch.float64)
         for x_uv in batches:
             patches = patchify(to_model_units(x_uv.float()), self.config.patch_size)
-            views = log_amplitude(one_sided(patches)[0]), self.targets(x_uv).amplitude
+            views = log_amplitude(one_sided(patches).abs()), self.targets(x_uv).amplitude
             sums += len(x_uv) * torch.stack([view.double().mean((0, 1, 2)) for view in views]).cpu()
             n_windows += len(x_uv)
         read, restored = sums / n_windows

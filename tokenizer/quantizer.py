@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from vector_quantize_pytorch import VectorQuantize
 from vector_quantize_pytorch.vector_quantize_pytorch import Codebook
 
-CHUNK = 4096  # vectors whose similarities to all codes exist at a time
+CHUNK = 1024  # vectors whose similarities to all codes exist at a time
 MAX_PENDING = 2**21  # vectors remembered between two updates before something must be wrong
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from codebrain.patches import SCALE_UV, amplitude_phase
+from codebrain.patches import SCALE_UV
 
 WaveformScale = Literal["patch", "raw"]
 AmplitudeScale = Literal["log", "linear"]
@@ -37,25 +37,24 @@ class Targets:
 
 def make_targets(patches: Tensor, *, waveform: WaveformScale, amplitude: AmplitudeScale) -> Targets:
     """Targets of patches (B, C, P, L) in model units."""
-    size, angle = one_sided(patches)
+    spectrum = one_sided(patches)
+    size = spectrum.abs()
     heights = log_amplitude(size) if amplitude == "log" else size
     return Targets(
         waveform=standardise(patches) if waveform == "patch" else patches,
         amplitude=standardise(heights, (1, 2, 3)),
-        phase=angle,
+        phase=spectrum.angle(),
         phase_weight=size / (size.sum(-1, keepdim=True) + EPS),
     )
 
 
-def one_sided(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Amplitude and phase (..., F) of patches (..., L) in model units; the other half of the DFT mirrors them."""
-    n_bins = patches.shape[-1] // 2 + 1
-    amplitude, phase = amplitude_phase(patches)
-    return amplitude[..., :n_bins], phase[..., :n_bins]
+def one_sided(patches: Tensor) -> Tensor:
+    """Complex spectrum (..., F) of patches (..., L) in model units; the other half of the DFT mirrors it."""
+    return torch.fft.rfft(patches.float())
 
 
 def log_amplitude(amplitude: Tensor) -> Tensor:
-    """Logarithm of amplitudes (..., F) from `one_sided`, with bins below `FLOOR_UV` held level."""
+    """Logarithm of the amplitudes (..., F) of `one_sided`, with bins below `FLOOR_UV` held level."""
     half_length = amplitude.shape[-1] - 1  # a sinusoid of amplitude a has |DFT| = a * L / 2
     return torch.log(amplitude + FLOOR_UV / SCALE_UV * half_length)
 

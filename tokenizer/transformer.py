@@ -5,10 +5,13 @@ E electrodes in the table.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from codebrain.channels import ELECTRODES, positions
 
@@ -36,7 +39,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the tokens (B, N, D) of each window."""
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+        )
         mixed = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, D / heads)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -56,6 +61,28 @@ class Block(nn.Module):
         """Refine the tokens (B, N, D)."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
+
+
+def lean(block: nn.Module, x: Tensor) -> Tensor:
+    """Run a block, keeping for its backward pass what would take long to compute again.
+
+    Those are the attention and the two products that widen the tokens. Norms, GELU, sums and the narrow product between
+    them are repeated: nearly half of the block's memory for a few per cent of its time.
+    """
+    if not torch.is_grad_enabled():
+        return block(x)
+    contexts = partial(create_selective_checkpoint_contexts, _keep_or_repeat)
+    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+def _keep_or_repeat(_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    name = operator.__name__
+    if name.startswith(("addmm", "mm")):
+        n_inputs, n_outputs = args[-1].shape
+        costly = n_outputs > n_inputs
+    else:
+        costly = name.startswith("_scaled_dot_product")
+    return CheckpointPolicy.MUST_SAVE if costly else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 class Trunk(nn.Module):
@@ -97,7 +124,7 @@ class Trunk(nn.Module):
         place = montage.to(self.place.weight.dtype) @ self.place.weight
         x = (tokens + place[:, None] + self.time.weight[:n_patches]).flatten(1, 2)
         for block in self.blocks:
-            x = block(x)
+            x = lean(block, x)
         return self.norm(x).unflatten(1, (n_chans, n_patches))
 
 
