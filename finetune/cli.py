@@ -2,7 +2,8 @@
 
 check everything -> splits -> trials (fold x seed; also on an untrained backbone, if asked) -> baselines -> report
 
-RUN/  config.yaml  splits.json  seed-0/ (or fold-0/seed-0/)  export/  report.json  report.md  figures/  summary.json
+RUN/  config.yaml  splits.json  seed-0/ (or fold-0/seed-0/)  export/  report.json  report.md  predictions.csv  figures/
+      summary.json
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from codebrain.config import command, parse
 from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
-from finetune import baselines, classifier, figures, markdown, report, sequences, splits
+from finetune import answers, baselines, classifier, figures, markdown, recipes, report, sequences, splits
 from finetune.classifier import backbone_features, fresh_backbone, load_backbone
 from finetune.config import FOLD, FROM_SCRATCH, Baseline, FinetuneConfig
 from finetune.data import Data, open_data
@@ -50,11 +52,11 @@ def main() -> None:
 
 def run_command(argv: list[str] | None = None) -> int:
     """Do what the command line asks; 0 when done."""
-    config = parse(
-        FinetuneConfig, argv, prog="codebrain-finetune", description="Train a classifier on a task store and judge it."
-    )
+    config = _configured(sys.argv[1:] if argv is None else argv)
     baselines.require(config.baseline)
     data = open_data(config.data)
+    if config.recipe is not None:
+        recipes.check(config.recipe, data.task)
     made = _planned(config, data)
     # Before there is a folder: a damaged file of weights leaves nothing behind.
     pretrained = _backbones(config, len(made.folds))
@@ -70,9 +72,20 @@ def run_command(argv: list[str] | None = None) -> int:
     _on_main(run, lambda: _confirm(run, made, data))
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
-    run.say(_on_main(run, lambda: _conclude(run, config, data, made, results)))
+    run.say(_on_main(run, lambda: _conclude(run, config, data, made, results, note)))
     run.finish({"report": "report.md"})
     return 0
+
+
+def _configured(argv: list[str]) -> FinetuneConfig:
+    """What the command line asks for; a recipe, wherever it is named, comes before all else."""
+
+    def parsed(arguments: list[str]) -> FinetuneConfig:
+        said = "Train a classifier on a task store and judge it."
+        return parse(FinetuneConfig, arguments, prog="codebrain-finetune", description=said)
+
+    config = parsed(argv)
+    return config if config.recipe is None else parsed([*recipes.flags(config.recipe), *argv])
 
 
 def _planned(config: FinetuneConfig, data: Data) -> Splits:
@@ -164,15 +177,19 @@ def _trials(
 # --- conclusion ----------------------------------------------------------------------------------------------------
 
 
-def _conclude(run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]]) -> str:
+def _conclude(
+    run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]], note: str
+) -> str:
     """Baselines, report, pictures, export; on the main process. Returns what to print."""
     for name in config.baseline:
         if name != UNTRAINED:
             results[name] = _baseline(name, config, data, made)
     arms = Arms(data.task, results)
     facts = {"store": {"path": config.data, "fingerprint": data.store.fingerprint()}, "processes": run.world}
+    facts |= {"sequences": note} if note else {}
     content = report.build(config, arms, made, data.windows, facts)
     report.write(run.path, content)
+    answers.write(run.path / "predictions.csv", arms, data.dataset)
     best = _best(results[MAIN], data.task)
     assert best.path is not None
     _copy(best.path / "export", run.export)

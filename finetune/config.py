@@ -78,6 +78,9 @@ class FinetuneConfig:
     """Task store, from `codebrain-prep task`."""
     run_dir: str
     """Folder of the run; launching again with the same one takes it up."""
+    recipe: str | None = None
+    """The paper's settings for a data set, by its name in `codebrain-prep task` (faced, tuab, ...). They come before
+    all that you give: your --config and your flags win."""
     mode: Mode = "full"
     """`full` trains everything; `probe` the head only, on features of the frozen backbone; `probe_then_full` one after
     the other."""

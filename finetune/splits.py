@@ -8,6 +8,7 @@ Shape letters: n windows of the store.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ class SplitConfig:
     seed: int = 0
     """Seed of the draw of subjects; the same for every seed of the weights."""
     within_subject: bool = False
-    """Whether the protocol puts windows of one subject on several sides on purpose (SEED-V, BCIC2020-3). Figures then
+    """Whether the protocol may put windows of one subject on several sides (SEED-V, BCIC2020-3). Where it does, figures
     do not speak about new subjects, and the report says so."""
 
 
@@ -101,7 +102,9 @@ def make(windows: Windows, config: SplitConfig) -> Splits:
     if kind == "auto":
         kind = "ratio" if windows.published is None else "predefined"
     folds = (_predefined(windows),) if kind == "predefined" else tuple(_by_subject(windows, kind, config))
-    return check(Splits(kind=kind, folds=folds, within_subject=config.within_subject, seed=config.seed), windows)
+    made = check(Splits(kind=kind, folds=folds, within_subject=config.within_subject, seed=config.seed), windows)
+    # Allowed is not done: only what divides a subject is said to.
+    return dataclasses.replace(made, within_subject=any(_divides(fold, windows.subject) for fold in folds))
 
 
 def check(splits: Splits, windows: Windows) -> Splits:
@@ -178,6 +181,12 @@ def subject_order(subject: npt.NDArray[np.str_], label: npt.NDArray[Any], seed: 
 
 def _draw(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _divides(fold: Fold, subject: npt.NDArray[np.str_]) -> bool:
+    """Whether a subject has windows on several sides."""
+    names = [name for _, ids in fold.sides() for name in np.unique(subject[ids]).tolist()]
+    return len(names) > len(set(names))
 
 
 def _check_subjects(fold: Fold, subject: npt.NDArray[np.str_], where: str) -> None:
