@@ -96,6 +96,8 @@ def test_every_step_leaves_what_the_next_one_needs(chain: Chain) -> None:
         assert not list(run.rglob("*.partial"))
     for run in (chain.tokenizer, chain.backbone):
         assert (run / "figures/curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("accuracy_by_electrode", "accuracy_by_band"):
+        assert (chain.backbone / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_report_says_what_a_reader_needs(chain: Chain) -> None:
@@ -130,6 +132,7 @@ def refused(*arguments: object) -> str:
 def test_a_backbone_is_no_tokenizer(chain: Chain, tmp_path: Path) -> None:
     message = refused(*stage2(chain.corpus, chain.backbone, tmp_path / "run"))
     assert "codebrain-tokenizer" in message or "no tokenizer" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tokenizer_is_no_backbone(chain: Chain, tmp_path: Path) -> None:
@@ -158,6 +161,7 @@ def test_a_store_of_another_sampling_rate(chain: Chain, tmp_path: Path) -> None:
     index = json.loads((other / "store.json").read_text())
     (other / "store.json").write_text(json.dumps(index | {"sfreq": 250.0}))
     assert "sampled at 250 Hz, the model needs 200 Hz" in refused(*stage1(other, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_key_names_the_nearest(chain: Chain, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -356,3 +357,27 @@ def test_scalars_reach_wandb_and_mlflow(store: Store, tmp_path: Path, monkeypatc
         assert [call for call in calls if call[0] == start], calls
         logged = [call for call in calls if call[0].startswith(library) and "valid/loss" in str(call)]
         assert [call[-1].get("step") for call in logged] == ["0", "3"]
+
+
+@pytest.mark.parametrize(
+    ("launcher_environment", "launcher_line", "threads"),
+    [
+        ({}, ["accelerate", "launch", "stage2.py"], [4]),
+        ({"OMP_NUM_THREADS": "1"}, ["accelerate", "launch", "stage2.py"], []),
+        ({}, ["accelerate", "launch", "--num_cpu_threads_per_process=1", "stage2.py"], []),
+    ],
+    ids=["nothing was said", "by the environment", "by a flag"],
+)
+def test_one_thread_is_kept_only_if_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, launcher_environment: dict, launcher_line: list, threads: list
+) -> None:
+    """`accelerate launch` gives each process one; two processes share the eight cores that they may use."""
+    for name, value in {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    parent = SimpleNamespace(environ=lambda: launcher_environment, cmdline=lambda: launcher_line)
+    monkeypatch.setattr(launch.psutil, "Process", lambda: SimpleNamespace(parent=lambda: parent))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    found: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    launch._use_all_cores()
+    assert found == threads

@@ -103,6 +103,8 @@ def accuracy_by_electrode(
     for axis, values, title in zip(axes, (temporal, frequency), _CODES, strict=True):
         percent = np.array([100 * values[row] for row in placed])
         image, _ = mne.viz.plot_topomap(percent, info, axes=axis, show=False, names=names, sensors=True)
+        for name in axis.texts:  # above its dot, not on it
+            name.set_verticalalignment("bottom")
         axis.set_title(title)
         figure.colorbar(image, ax=axis, shrink=0.7, label=_FIRST_GUESS)
     figure.suptitle("Hidden patches on held-out subjects, by electrode")

@@ -65,6 +65,9 @@ class Progress:
         self._bar.set_postfix_str(f"loss {loss:.4g}, {rate * self._windows:.3g} windows/s", refresh=False)
         self._bar.update()
 
-    def close(self) -> None:
-        """Leave the bar as it stands."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Leaves the bar as it stands and begins a new line, for whatever message comes next.
         self._bar.close()

@@ -149,31 +149,30 @@ def fit(
     wrapped, prepared = _wrap(run, model, optimizer)
     trainer = _Trainer(run, wrapped, prepared, _batches(run, train, state.step), loss_fn, after_update, train, optim)
     windows_per_step = run.loop.batch_size * run.loop.accumulation * run.world
-    progress = Progress(
-        first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main
-    )
-    with _sigterm() as asked_to_stop, _quiet_if_another_failed(run):
+    stop = False
+    bar = Progress(first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
+    with _sigterm() as asked_to_stop, _quiet_if_another_failed(run), bar as progress:
         if state.step == 0:
             _validate(run, model, evaluate, state, best)
         clock = _Clock()
         while state.step < run.loop.total_steps and not (patience and state.since_best >= patience):
             scalars = trainer.step(state)
-            stop = _accumulate(run, state, scalars, asked_to_stop.is_set())
+            last = state.step == run.loop.total_steps
+            stop = _accumulate(run, state, scalars, asked_to_stop.is_set()) and not last
             progress.update(state.sums["train/loss"] / state.n_summed)
             clock.step()
 
-            last = state.step == run.loop.total_steps
             if state.step % run.loop.log_every == 0 or last:
                 _log_training(run, state, trainer.rate, clock.read(windows_per_step))
             improved = (state.step % run.loop.eval_every == 0 or last) and _validate(run, model, evaluate, state, best)
             if improved or last or stop or state.step % run.loop.save_every == 0:
                 _save(run, model, optimizer, state)
-            if stop and not last:
-                progress.close()
-                run.say(f"stopped by SIGTERM after step {state.step}, which is saved; launch again to go on from it.")
-                raise SystemExit(INTERRUPTED)
+            if stop:
+                break
             clock.restart()
-    progress.close()
+    if stop:
+        run.say(f"stopped by SIGTERM after step {state.step}, which is saved; launch again to go on from it.")
+        raise SystemExit(INTERRUPTED)
     assert state.best_value is not None, "the last step is always validated"
     return FitResult(state.step, state.best_step, state.best_value, state.last)
 

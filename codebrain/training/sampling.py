@@ -189,8 +189,9 @@ def _raised(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
             if isinstance(batch, Exception):
                 raise batch
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A worker that is killed in the middle of handing a batch over breaks the connection instead.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OSError(
             f"a process that reads windows ahead died ({error}). Often memory ran out: lower --loop.num_workers. "
