@@ -11,6 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -82,6 +83,8 @@ _OTHER_TYPES: dict[ChannelType, re.Pattern[str]] = {
 }
 
 
+# The recordings of a corpus have the same labels, and several hundred look-ups each.
+@lru_cache(maxsize=4096)
 def canonical_name(label: str) -> str | None:
     """Name of the scalp electrode that a label means, or None.
 
@@ -99,6 +102,7 @@ def canonical_name(label: str) -> str | None:
     return _BY_LOWER.get(parts[0].lower())
 
 
+@lru_cache(maxsize=4096)
 def bipolar_pair(label: str) -> tuple[str, str] | None:
     """The two scalp electrodes whose difference a label means ("EEG FP1-F7" gives Fp1 and F7), or None."""
     names = [_BY_LOWER.get(part.lower()) for part in _parts(label)]
@@ -159,14 +163,15 @@ def positions(ch_names: Sequence[str]) -> npt.NDArray[np.float64]:
     return np.array([_position(_require(name)) for name in ch_names], dtype=np.float64).reshape(-1, 3)
 
 
-def _parts(label: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def _parts(label: str) -> tuple[str, ...]:
     """What the hyphens of a label separate, without prefixes, units, dots and running numbers."""
     name = _SUFFIX_UNIT.sub("", label.strip())
     name = _PREFIX.sub("", name)
     name = _RUNNING_NUMBER.sub("", name.strip())
     parts = [part.strip(" .:") for part in re.split(r"\s*[-_]\s*|\s+(?=ref\b)", name, flags=re.IGNORECASE)]
     # "CP 6" is CP6, but "F3 3 part" stays unknown.
-    return [re.sub(r"^([A-Za-z]+) (\d+h?)$", r"\1\2", part) for part in parts if part] or [""]
+    return tuple(re.sub(r"^([A-Za-z]+) (\d+h?)$", r"\1\2", part) for part in parts if part) or ("",)
 
 
 def _require(name: str) -> str:

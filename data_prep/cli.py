@@ -8,7 +8,7 @@ from typing import Any
 
 from codebrain.config import command, parse, to_dict
 from codebrain.data.format import Store
-from data_prep.corpora import find_recordings, say_subjects
+from data_prep.corpora import counted, find_recordings, say_subjects
 from data_prep.corpora.tuh import TUH_SCHEME, excluded_subjects, leave_out, say_excluded, subsets_beside
 from data_prep.engine import Backend, EngineConfig
 from data_prep.info import describe
@@ -42,6 +42,9 @@ class RunOptions:
     """Address of the Dask scheduler, such as tcp://host:8786."""
     shard: str | None = None
     """i/n: do only the i-th of n parts (1/4 to 4/4), as one job of an array; the last command is one without."""
+    report: str | None = None
+    """HTML file to look at: the store, and of a few recordings what was rejected and the signal before and after. Of a
+    finished store, give the same command again with this flag."""
 
     def engine(self) -> EngineConfig:
         """The part that says where the work is done."""
@@ -129,7 +132,7 @@ def _corpus(arguments: Sequence[str]) -> int:
         "skip_folders": given.skip_folders,
         "excluded_subjects": sorted(excluded),
     }
-    preparation = Preparation(store=given.output, recipe=recipe, sources=rest, constants=constants)
+    preparation = Preparation(store=given.output, recipe=recipe, sources=rest, constants=constants, report=given.report)
     return preparation.run(given.engine(), given.shard)
 
 
@@ -160,7 +163,12 @@ def _task(arguments: Sequence[str]) -> int:
     if said := task.warning():
         print(said)
     preparation = Preparation(
-        store=given.output, recipe=task.recipe(), sources=sources, constants=task.constants(), task=task
+        store=given.output,
+        recipe=task.recipe(),
+        sources=sources,
+        constants=task.constants(),
+        task=task,
+        report=given.report,
     )
     return preparation.run(given.engine(), given.shard)
 
@@ -176,7 +184,7 @@ def _synthetic(arguments: Sequence[str]) -> int:
     files = write_recordings(
         given.folder, SyntheticConfig(minutes=given.minutes), subjects=given.subjects, seed=given.seed
     )
-    print(f"{len(files)} recordings of {given.minutes:g} minutes in {given.folder}")
+    print(f"{counted(len(files), 'recording')} of {given.minutes:g} minutes in {given.folder}")
     return 0
 
 

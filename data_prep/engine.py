@@ -15,6 +15,7 @@ from typing import Literal
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import BrokenProcessPool
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data_prep.write import Job, Result, give_up, prepare, read_result
@@ -66,7 +67,9 @@ def run(jobs: Sequence[Job], config: EngineConfig) -> tuple[int, float]:
 def _results(jobs: Sequence[Job], config: EngineConfig) -> Iterator[Result]:
     workers = config.workers or _cores()
     if config.backend == "loky" and (workers == 1 or len(jobs) == 1):
-        yield from map(prepare, jobs)
+        # As in the workers: sums of matrix products depend on the number of threads, in their last digit.
+        with threadpool_limits(1):
+            yield from map(prepare, jobs)
         return
     waiting = {job.row: job for job in jobs}
     with _pool(config, workers):

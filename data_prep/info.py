@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from codebrain.data.format import Store, dequantise
+from codebrain.data.format import Shard, Store, dequantise
 
 BANDS = {"delta": (1, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}
 """Frequency bands in Hz."""
@@ -42,15 +44,12 @@ def describe(store: Store) -> str:
 
 def _signal(store: Store) -> list[str]:
     """Amplitudes and band powers of some windows, evenly spread over the store."""
-    looked_at = _some_windows(store)
+    looked_at = some_windows(store)
     if not looked_at:
         return []
     peaks = np.array([np.abs(window).max() for window in looked_at])
     spread = np.array([window.std() for window in looked_at])
-    power = {
-        name: np.mean([_band_power(window, store.info.sfreq, low, high) for window in looked_at])
-        for name, (low, high) in BANDS.items()
-    }
+    power = band_powers(looked_at, store.info.sfreq)
     total = sum(power.values())
     shares = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in power.items())
     low, middle, high = np.percentile(peaks, [5, 50, 95])
@@ -61,17 +60,40 @@ def _signal(store: Store) -> list[str]:
     ]
 
 
-def _some_windows(store: Store) -> list[npt.NDArray[np.float32]]:
+def some_windows(store: Store) -> list[npt.NDArray[np.float32]]:
     """Up to `_N_LOOKED_AT` windows (C, T) in microvolts."""
     chosen = np.unique(np.linspace(0, max(store.n_windows - 1, 0), _N_LOOKED_AT).astype(int))
     windows, first = [], 0
     for shard in store.shards:
         inside = chosen[(chosen >= first) & (chosen < first + shard.n)] - first
         if inside.size:
-            with h5py.File(store.path / shard.file) as h5:
+            with open_shard(store, shard) as h5:
                 windows += [dequantise(h5["windows"][index], h5["scale"][index]) for index in inside.tolist()]
         first += shard.n
     return windows
+
+
+@contextlib.contextmanager
+def open_shard(store: Store, shard: Shard) -> Iterator[h5py.File]:
+    """Open a shard for reading; ValueError with what to do if it cannot be read."""
+    path = store.path / shard.file
+    try:
+        with h5py.File(path) as h5:
+            yield h5
+    except (OSError, KeyError) as error:
+        what = "cannot be read, it is damaged" if path.exists() else "is missing"
+        raise ValueError(
+            f"{path} {what}. Delete that file, if it is there, and run the same codebrain-prep command again: it makes "
+            "what is missing."
+        ) from error
+
+
+def band_powers(windows: list[npt.NDArray[np.float32]], sfreq: float) -> dict[str, float]:
+    """Power of windows (C, T) in each of `BANDS`, mean over windows and channels."""
+    return {
+        name: float(np.mean([_band_power(window, sfreq, low, high) for window in windows]))
+        for name, (low, high) in BANDS.items()
+    }
 
 
 def _band_power(window: npt.NDArray[np.float32], sfreq: float, low: float, high: float) -> float:
@@ -86,15 +108,20 @@ def _classes(store: Store) -> str:
     names = store.info.task.class_names
     counts = np.zeros(len(names), dtype=int)
     for shard in store.shards:
-        with h5py.File(store.path / shard.file) as h5:
+        with open_shard(store, shard) as h5:
             counts += np.bincount(h5["label"][:], minlength=len(names))
     return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
 
 
-def _why(store: Store) -> str:
+def rejections(store: Store) -> Counter[str]:
     """Rejected windows by reason, from the rows."""
     reasons: Counter[str] = Counter()
     for recording in store.recordings:
         for reason, count in re.findall(r"(amplitude|flat|marked bad|not a number) (\d+)(?! \w)", recording.reason):
             reasons[reason] += int(count)
+    return reasons
+
+
+def _why(store: Store) -> str:
+    reasons = rejections(store)
     return ": " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common()) if reasons else ""

@@ -27,12 +27,12 @@ from codebrain.data.format import (
     write_recordings,
     write_store,
 )
-from data_prep.corpora import Source
+from data_prep.corpora import Source, counted
 from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
-from data_prep.write import Job, Result, read_record, read_result
+from data_prep.write import Job, Result, is_another, read_record, read_result
 
 NOTHING_USABLE = 1
 """Exit code when not one window came out."""
@@ -52,6 +52,8 @@ class Preparation:
     """All that the content of the store depends on besides the recordings, of JSON types."""
     task: Task | None = None
     """Where the labels come from, in a task."""
+    report: str | None = None
+    """HTML file to be written for a person to look at."""
 
     def run(self, engine: EngineConfig, shard: str | None = None) -> int:
         """Do what is missing, write the store and say what came of it. Returns the exit code."""
@@ -61,6 +63,7 @@ class Preparation:
         known = {source.key: source for source in self.sources}
         gone = [row for row, key in enumerate(keys) if key not in known]
         jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
+        _check_not_others(folder, jobs)
         mine = [job for job in jobs if job.row % parts == part]
         if any(read_result(job) is None for job in mine):
             # From here until the end the index would not fit what lies beside it.
@@ -83,6 +86,11 @@ class Preparation:
             return NOTHING_USABLE
         store = self._finish(folder, results)
         print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
+        if self.report:
+            from data_prep.report import write_report  # with matplotlib, which nothing else here needs
+
+            shown = write_report(self.report, store, jobs)
+            print(f"{self.report}: the store and {counted(len(shown), 'recording')}: {', '.join(shown)}")
         return 0
 
     def _job(self, row: int, source: Source) -> Job:
@@ -179,6 +187,16 @@ def _check_not_renamed(folder: Path, gone: Iterable[str], added: Iterable[str]) 
             )
 
 
+def _check_not_others(folder: Path, jobs: Sequence[Job]) -> None:
+    """Refuse recordings under a name that the store has for another recording, of another folder."""
+    for job in jobs:
+        if is_another(job):
+            raise ValueError(
+                f"{job.source.file} is another recording than the {job.source.key} that {folder} holds. To have both "
+                "folders in a store give them together (corpus A B), and another --output."
+            )
+
+
 def _endings(key: str) -> list[str]:
     """For a/b/c: a/b/c, b/c and c."""
     parts = key.split("/")
@@ -212,20 +230,27 @@ def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) 
     if states["failed"] + states["rejected"]:
         lines.append("left out\n" + _reasons(results))
     if n_done:
-        lines.append(f"throughput  {rate:.1f} recording-hours per minute over {n_done} recordings")
+        lines.append(f"throughput  {rate:.1f} recording-hours per minute over {counted(n_done, 'recording')}")
     else:
         lines.append("nothing was left to do")
     return "\n".join(lines)
 
 
 def _reasons(results: Sequence[Result]) -> str:
-    """Counts of the reasons for which recordings were left out; numbers in them differ, their wording counts."""
+    """Counts of the reasons for which recordings were left out, each with an example."""
     reasons: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for result in results:
         row = result.recording
         if row.status != "ok":
-            kind = re.split(r"[:;?]", row.reason, maxsplit=1)[0]
+            kind = _kind(row.reason)
             reasons[kind] += 1
             examples.setdefault(kind, f"{row.path}: {row.reason}")
     return "\n".join(f"  {count:>6,} x {kind}   e.g. {examples[kind]}" for kind, count in reasons.most_common())
+
+
+def _kind(reason: str) -> str:
+    """What reasons of the same kind have in common: the words before the details, whatever the numbers in them."""
+    if "no usable window" in reason:
+        return "no usable window"
+    return re.sub(r"\d[\d,.]*", "...", re.split(r"[:;?(]", reason, maxsplit=1)[0].strip())

@@ -7,6 +7,7 @@ after its shard, so a unit that was killed is simply done again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from data_prep.corpora import Source, bids
 from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open_recording
 from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
+
+_DIGESTED = 1 << 16  # bytes at either end: header and samples
+_SAMPLES_BESIDE = (".eeg", ".fdt")  # of BrainVision's and EEGLAB's headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +59,13 @@ class Result:
     shard: Shard | None
     """Its windows."""
     rejected: dict[str, int]
-    """Windows rejected, by reason; for a recording that could not be used {"recording": 0}."""
+    """Windows rejected, by reason; empty for a recording that could not be used."""
     size: int
     """Size of the source in bytes: a file of another size is prepared again."""
+    file: str
+    """Where the source was."""
+    digest: str
+    """Hash of its beginning and its end, by which it is known again elsewhere; "" if it could not be read."""
     is_final: bool
     """False for what may go better another time: a file that could not be read."""
 
@@ -97,12 +105,36 @@ def read_result(job: Job) -> Result | None:
     return result if result is not None and result.size == job.source.size else None
 
 
+def is_another(job: Job) -> bool:
+    """Whether the record of a unit is of another recording, of the same name in another folder."""
+    result = read_record(job.store, job.row)
+    return result is not None and result.file != job.source.file and result.digest != digest(job.source)
+
+
+def digest(source: Source) -> str:
+    """Hash of the beginning and the end of a recording's files; "" if they cannot be read."""
+    main = Path(source.file)
+    found = hashlib.sha256()
+    try:
+        for path in [main, *(main.with_suffix(suffix) for suffix in _SAMPLES_BESIDE if suffix != main.suffix)]:
+            if path.is_file():
+                with path.open("rb") as file:
+                    found.update(file.read(_DIGESTED))
+                    file.seek(max(path.stat().st_size - _DIGESTED, 0))
+                    found.update(file.read(_DIGESTED))
+    except OSError:
+        return ""
+    return found.hexdigest()
+
+
 def read_record(store: str, row: int) -> Result | None:
     """What is noted of a row, or None if nothing is or its shard has been deleted since."""
     try:
         content: dict[str, Any] = json.loads(_record(store, row).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    if set(content) != {column.name for column in dataclasses.fields(Result)}:
+        return None  # of another version of this program
     shard = content["shard"]
     if shard is not None:
         shard = Shard(**{**shard, "ch_names": tuple(shard["ch_names"]), "runs": tuple(map(tuple, shard["runs"]))})
@@ -132,7 +164,15 @@ def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
         status="failed",
         reason=reason,
     )
-    return Result(recording=row, shard=None, rejected={}, size=job.source.size, is_final=is_final)
+    return Result(
+        recording=row,
+        shard=None,
+        rejected={},
+        size=job.source.size,
+        file=job.source.file,
+        digest=digest(job.source),
+        is_final=is_final,
+    )
 
 
 def _is_about_store(error: OSError, store: str) -> bool:
@@ -189,4 +229,12 @@ def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Resu
         age=age,
         sex=sex,
     )
-    return Result(recording=row, shard=shard, rejected=dict(tally.reasons), size=job.source.size, is_final=True)
+    return Result(
+        recording=row,
+        shard=shard,
+        rejected=dict(tally.reasons),
+        size=job.source.size,
+        file=job.source.file,
+        digest=digest(job.source),
+        is_final=True,
+    )

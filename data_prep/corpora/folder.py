@@ -92,7 +92,7 @@ def say_subjects(sources: Sequence[Source]) -> str:
     schemes = sorted({source.scheme for source in sources if source.scheme})
     n_own = sum(not source.scheme for source in sources)
     n_subjects = len({source.subject for source in sources})
-    line = f"{_count(len(sources), 'recording')} of {_count(n_subjects, 'subject')}"
+    line = f"{counted(len(sources), 'recording')} of {counted(n_subjects, 'subject')}"
     if schemes:
         line += f", told apart by {', '.join(schemes)}"
     if n_own:
@@ -103,7 +103,8 @@ def say_subjects(sources: Sequence[Source]) -> str:
     return line
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Such as "1 recording" and "2 recordings"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.corpora.folder import Source, find_recordings
+from data_prep.corpora.folder import Source, counted, find_recordings
 
 TUH_SCHEME = "TUH (aaaaaaaa_s001_t000)"
 _SUBSET = re.compile(
@@ -64,7 +64,8 @@ def say_excluded(sources: Sequence[Source], rest: Sequence[Source], excluded: di
     if excluded:
         n_subjects = len({source.subject for source in sources} & set(excluded))
         places = ", ".join(sorted(set(excluded.values())))
-        return f"left out {len(sources) - len(rest)} recordings of {n_subjects} subjects that are in {places}"
+        n_left_out = counted(len(sources) - len(rest), "recording")
+        return f"left out {n_left_out} of {counted(n_subjects, 'subject')} that are in {places}"
     if any(source.scheme == TUH_SCHEME for source in sources):
         return (
             "WARNING: these are TUH recordings, and no subject is left out. TUAB, TUEV, TUSZ and others are parts of "
