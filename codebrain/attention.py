@@ -65,13 +65,26 @@ class SlidingWindowAttention(nn.Module):
         -------
         Tensor (E, B, N)
         """
-        attended = self._own_value(x) if self.window_size == 1 else self._windowed(x, n_patches)
+        if self.window_size > 1:
+            attended = self._windowed(x, n_patches)
+        elif self._drops() or _is_small(x):
+            attended = self._own_value(x)
+        else:
+            return project(x, *self.as_linear())
         return project(attended, self.out_proj.weight, self.out_proj.bias)
+
+    def as_linear(self) -> tuple[Tensor, Tensor]:
+        """Return the weight (E, E) and the bias (E,) that a window of 1 comes to where nothing is dropped."""
+        value_weight, value_bias = self.in_proj_weight.chunk(3)[2], self.in_proj_bias.chunk(3)[2]
+        return self.out_proj.weight @ value_weight, self.out_proj.weight @ value_bias + self.out_proj.bias
+
+    def _drops(self) -> bool:
+        return self.training and self.dropout > 0
 
     def _own_value(self, x: Tensor) -> Tensor:
         """Attend to oneself: the value, with a weight of 1 that dropout may still remove, per head and token."""
         value = project(x, self.in_proj_weight.chunk(3)[2], self.in_proj_bias.chunk(3)[2])
-        if not self.training or self.dropout == 0.0:
+        if not self._drops():
             return value
         heads = value.unflatten(0, (self.n_heads, -1))
         keep = torch.empty_like(heads[:, :1]).bernoulli_(1 - self.dropout).div_(1 - self.dropout)
@@ -84,8 +97,13 @@ class SlidingWindowAttention(nn.Module):
         # (3, heads, D, sequences, length) -> (3, sequences, heads, length, D)
         qkv = qkv.view(3, self.n_heads, -1, batch * n_tokens // length, length).permute(0, 3, 1, 4, 2)
         q, k, v = qkv.unbind(0)
-        attended = banded_attention(q, k, v, self.window_size, self.dropout if self.training else 0.0)
+        attended = banded_attention(q, k, v, self.window_size, self.dropout if self._drops() else 0.0)
         return attended.permute(1, 3, 0, 2).reshape(width, batch, n_tokens)
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether (E, B, N) has too few tokens to repay a product of two matrices (E, E). A graph holds for any number."""
+    return torch.compiler.is_compiling() or x[0].numel() <= len(x)
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

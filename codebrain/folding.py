@@ -51,9 +51,7 @@ def _fold_attention(block: ResidualBlock) -> None:
     attention, out = block.attention, block.sgconv.out
     if not isinstance(attention, SlidingWindowAttention) or attention.window_size > 1:
         return
-    value_weight, value_bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
-    mix = attention.out_proj.weight.double() @ value_weight.double()
-    bias = attention.out_proj.weight @ value_bias + attention.out_proj.bias
-    out.bias.copy_(out.bias + mix.to(bias.dtype) @ out.bias + bias)
-    out.weight.copy_(out.weight + (mix @ out.weight.double()).to(out.weight.dtype))
+    weight, bias = attention.double().as_linear()
+    out.bias.copy_(out.bias + weight @ out.bias.double() + bias)
+    out.weight.copy_(out.weight + weight @ out.weight.double())
     block.attention = None

@@ -29,6 +29,10 @@ TAPS = 2
 DECAY = 2.0
 """A sub-kernel weighs this many times more than the next one."""
 
+CPU_CHUNK, GPU_CHUNK = 2**18, 2**25
+"""Samples (features x windows x FFT length) that are convolved at once. On a CPU the spectra of a chunk stay in its
+cache, on a GPU they are a small part of its memory."""
+
 
 def n_scales(l_max: int) -> int:
     """Return the number of sub-kernels whose concatenation covers ``l_max`` tokens."""
@@ -156,13 +160,14 @@ def spectral_basis(
     return torch.fft.rfft(rows)
 
 
-def fft_length(length: int) -> int:
+def fft_length(length: int, scales: int) -> int:
     """Return the shortest even FFT length with prime factors 2, 3 and 5 that holds a linear convolution.
 
-    Two sequences of ``length`` need 2 * length - 1 samples; any more is as right. 2 * 570 = 1140 has a factor 19, while
-    1152 = 2^7 * 3^2 is transformed in half the time.
+    A kernel reaches ``2^scales`` tokens, and no more than there are: so much room keeps what is shifted over one end
+    from coming in at the other. Any more is as right: 1152 = 2^7 * 3^2 is transformed in half the time of 60 * 19.
     """
-    n = 2 * length
+    n = length + min(length, 2**scales)
+    n += n % 2
     while not _is_smooth(n):
         n += 2
     return n
@@ -196,7 +201,7 @@ def long_convolution(x: Tensor, coefficients: Tensor, scales: int) -> Tensor:
     Tensor (K * H, B, N), float32 (float64 where ``x`` is): spectra keep full precision under autocast.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    length, n_fft = x.shape[-1], fft_length(x.shape[-1])
+    length, n_fft = x.shape[-1], fft_length(x.shape[-1], scales)
     directions = (coefficients.shape[-1] - 1) // (TAPS * scales)
     basis = spectral_basis(scales, directions, length, n_fft, dtype, x.device)
     with torch.autocast(x.device.type, enabled=False):
@@ -208,9 +213,11 @@ class _LongConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, coefficients: Tensor, basis: Tensor, n_fft: int) -> Tensor:
-        kernels = _kernel_spectra(coefficients, basis)
-        spectrum = torch.fft.rfft(x, n=n_fft)
-        return torch.cat([torch.fft.irfft(spectrum * kernel, n=n_fft)[..., : x.shape[-1]] for kernel in kernels])
+        out = x.new_empty(len(coefficients), *x.shape)
+        for part in _chunks(x, n_fft):
+            product = _kernel_spectra(coefficients[:, part], basis) * torch.fft.rfft(x[part], n=n_fft)
+            out[:, part] = torch.fft.irfft(product, n=n_fft)[..., : x.shape[-1]]
+        return out.flatten(0, 1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
@@ -221,32 +228,49 @@ class _LongConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, coefficients, basis = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            adjoint = _kernel_spectra(coefficients, basis.conj_physical())
-            spectrum = torch.fft.rfft(x, n=ctx.n_fft).conj_physical()
-            grad_x, grad_kernels = torch.zeros_like(spectrum), []
-            for kernel, part in zip(adjoint, grad.chunk(len(adjoint)), strict=True):
-                part_spectrum = torch.fft.rfft(part, n=ctx.n_fft)
-                grad_x.addcmul_(part_spectrum, kernel)
-                grad_kernels.append(part_spectrum.mul_(spectrum).sum(dim=1))
-            grad_x = torch.fft.irfft(grad_x, n=ctx.n_fft)[..., : x.shape[-1]]
-            return grad_x, _grad_coefficients(torch.stack(grad_kernels), basis, ctx.n_fft), None, None
+            grad = grad.unflatten(0, (len(coefficients), -1))
+            adjoint, mean = basis.conj_physical(), _mean_over_frequencies(basis, ctx.n_fft)
+            grad_x, grad_coefficients = torch.empty_like(x), torch.empty_like(coefficients)
+            for part in _chunks(x, ctx.n_fft):
+                spectra = torch.fft.rfft(grad[:, part], n=ctx.n_fft)
+                grad_spectrum = (_kernel_spectra(coefficients[:, part], adjoint) * spectra).sum(dim=0)
+                grad_x[part] = torch.fft.irfft(grad_spectrum, n=ctx.n_fft)[..., : x.shape[-1]]
+                spectra *= torch.fft.rfft(x[part], n=ctx.n_fft).conj_physical()
+                grad_coefficients[:, part] = _real(spectra.sum(dim=2)) @ mean.T
+            return grad_x, grad_coefficients, None, None
+
+
+def _chunks(x: Tensor, n_fft: int) -> list[slice]:
+    """Split the features of ``x`` (H, B, N) into parts that are convolved one after another, with the same result.
+
+    A compiled graph would hold every part, so there it is one.
+    """
+    if torch.compiler.is_compiling():
+        return [slice(None)]
+    size = max(1, (CPU_CHUNK if x.device.type == "cpu" else GPU_CHUNK) // (x.shape[1] * n_fft))
+    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def _kernel_spectra(coefficients: Tensor, basis: Tensor) -> Tensor:
     """Return the complex spectra (K, H, 1, F) of all kernels: one product of real matrices."""
-    spectra = coefficients @ torch.view_as_real(basis).flatten(1)
-    return torch.view_as_complex(spectra.unflatten(-1, (-1, 2))).unsqueeze(-2)
+    spectra = coefficients.flatten(0, 1) @ _real(basis)
+    return torch.view_as_complex(spectra.view(*coefficients.shape[:2], 1, -1, 2))
 
 
-def _grad_coefficients(grad_kernels: Tensor, basis: Tensor, n_fft: int) -> Tensor:
-    """Carry a gradient from product spectra (K, H, F) to coefficients (K, H, rows).
+def _mean_over_frequencies(basis: Tensor, n_fft: int) -> Tensor:
+    """Return the real matrix (rows, 2 F) that carries a gradient from product spectra to coefficients.
 
     By Parseval, a dot product in time is a mean over all n_fft frequencies; a half spectrum holds each but the first
     and the last (n_fft is even) once instead of twice.
     """
-    twice = torch.full((basis.shape[-1],), 2.0 / n_fft, dtype=grad_kernels.real.dtype, device=basis.device)
+    twice = torch.full((basis.shape[-1],), 2.0 / n_fft, dtype=basis.real.dtype, device=basis.device)
     twice[0] = twice[-1] = 1.0 / n_fft
-    return torch.view_as_real(grad_kernels).flatten(-2) @ torch.view_as_real(basis * twice).flatten(1).T
+    return _real(basis * twice)
+
+
+def _real(spectra: Tensor) -> Tensor:
+    """View complex spectra (..., F) as real numbers (..., 2 F)."""
+    return torch.view_as_real(spectra).flatten(-2)
 
 
 def gelu_project(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
@@ -270,7 +294,10 @@ def gelu_project(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -
 
 
 class _GeluProject(torch.autograd.Function):
-    """Keeps the input only and makes its GELU again in the backward pass: it is the widest tensor of the model."""
+    """Keeps the input only and makes its GELU again in the backward pass: it is the widest tensor of the model.
+
+    The backward pass takes as many rows at a time as there are outputs, so that it makes one more of that width only.
+    """
 
     @staticmethod
     def forward(y: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
@@ -284,12 +311,17 @@ class _GeluProject(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, keep, weight = ctx.saved_tensors
-        grad = grad.flatten(1)
-        grad_weight = grad @ _gelu(y, keep).flatten(1).T
-        grad_y = (weight.T @ grad).unflatten(-1, y.shape[1:])
-        if keep is not None:
-            grad_y *= keep
-        return torch.ops.aten.gelu_backward(grad_y, y), None, grad_weight, grad.sum(dim=1)
+        grad, n_outputs = grad.flatten(1), len(weight)
+        grad_y, grad_weight = torch.empty_like(y), torch.empty_like(weight)
+        for start in range(0, len(y), n_outputs):
+            rows = slice(start, start + n_outputs)
+            rows_keep = None if keep is None else keep[rows]
+            grad_weight[:, rows] = grad @ _gelu(y[rows], rows_keep).flatten(1).T
+            grad_rows = (weight[:, rows].T @ grad).unflatten(-1, y.shape[1:])
+            if rows_keep is not None:
+                grad_rows *= rows_keep
+            grad_y[rows] = torch.ops.aten.gelu_backward(grad_rows, y[rows])
+        return grad_y, None, grad_weight, grad.sum(dim=1)
 
 
 def _gelu(y: Tensor, keep: Tensor | None) -> Tensor:
