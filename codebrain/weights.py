@@ -19,7 +19,14 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,9 +41,11 @@ MODEL_TYPE = "codebrain"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "CodeBrain.pth")
 """What the weights of a folder or Hub repository are called: ours and braindecode's, older ones, upstream's."""
 
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
+"""How files of weights end."""
+
 HEADS = ("final_layer.", "head_t.", "head_f.")
 """Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
-
 
 RELEASED_LMAX = 570
 """``s4_lmax`` of the released weights: a kernel's shape tells it up to the next power of two only."""
@@ -205,21 +214,29 @@ def resolve(source: str | os.PathLike[str], **hub: Any) -> Source:
     Raises
     ------
     FileNotFoundError
-        If there is nothing of the kind; the message says what was looked for.
+        If there is nothing of the kind; the message says what was looked for. A name beside which files lie here is a
+        path, and the Hub is not asked for it.
+    ValueError
+        If the Hub cannot be reached, or does not give the model away.
     """
     path = Path(source)
     if path.is_file():
         return Source(path, None)
     if path.is_dir():
         return _in_folder(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix.lower() not in {
-        ".pth",
-        ".safetensors",
-        ".bin",
-        ".pt",
-    }:
+    is_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix.lower() not in WEIGHT_SUFFIXES
+    if is_id and not path.parent.exists():
         return _on_hub(str(source), hub)
-    raise FileNotFoundError(f"{source}: no such file or folder, and not a Hub id (user/model)")
+    raise FileNotFoundError(f"{source}: no such file or folder, and not a Hub id (user/model). {_beside(path)}")
+
+
+def _beside(path: Path) -> str:
+    """Say what lies where ``path`` was looked for."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"There is no folder {folder} either"
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    return f"The folder {folder.resolve()} holds {_some(names) if names else 'nothing'}"
 
 
 def _in_folder(folder: Path) -> Source:
@@ -237,26 +254,41 @@ def _in_folder(folder: Path) -> Source:
     raise FileNotFoundError(f"{folder}: no weights here (looked for {', '.join(WEIGHT_FILES)}){hint}")
 
 
-def _on_hub(repo_id: str, hub: dict[str, Any]) -> Source:
+def _on_hub(repo_id: str, hub: Mapping[str, Any]) -> Source:
+    options, unreachable = dict(hub), False
+
     def fetch(name: str) -> Path | None:
+        nonlocal unreachable
         try:
-            return Path(hf_hub_download(repo_id, name, **hub))
+            return Path(hf_hub_download(repo_id, name, **options))
+        except LocalEntryNotFoundError:
+            # No network, and not in the cache. Another file may be: ask the cache alone, the network is slow to fail.
+            unreachable = options["local_files_only"] = True
+            return None
+        except (GatedRepoError, RevisionNotFoundError) as error:
+            raise ValueError(f"{repo_id}: {str(error).splitlines()[-1]}") from error
         except (RepositoryNotFoundError, HFValidationError) as error:
             raise FileNotFoundError(f"{repo_id}: neither a file or folder here nor a model on the Hub") from error
         except EntryNotFoundError:
             return None
+        except OSError as error:
+            raise ValueError(_unreachable(repo_id)) from error
 
-    try:
-        for name in WEIGHT_FILES:
-            if weights := fetch(name):
-                return Source(weights, fetch("config.json"))
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise FileNotFoundError(f"{repo_id}: no such file or folder, and the Hub cannot be reached: {error}") from error
+    for name in WEIGHT_FILES:
+        if weights := fetch(name):
+            return Source(weights, fetch("config.json"))
+    if unreachable:
+        raise ValueError(_unreachable(repo_id))
     raise FileNotFoundError(
-        f"{repo_id}: no such file or folder here, and no weights of that name on the Hub as far as it could be reached "
-        f"(looked for {', '.join(WEIGHT_FILES)})"
+        f"{repo_id}: no such file or folder here, and no weights of that name on the Hub (looked for "
+        f"{', '.join(WEIGHT_FILES)})"
+    )
+
+
+def _unreachable(repo_id: str) -> str:
+    return (
+        f"{repo_id}: no such file or folder here, not in the cache of the Hub, and the Hub cannot be asked "
+        "(no network, local_files_only, or HF_HUB_OFFLINE is set): download the model first and pass its folder"
     )
 
 
@@ -479,23 +511,57 @@ class HubModel(PyTorchModelHubMixin):
             raise ValueError(f"none of these tensors belongs to {type(self).__name__}: {_some(state_dict)}")
         return super().load_state_dict(ours, strict=strict, assign=assign)  # type: ignore[misc]
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write config.json, model.safetensors and README.md, each whole or not at all."""
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        config: Any = None,
+        model_card_kwargs: Any = None,
+        **hub: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and README.md, and upload them if ``push_to_hub``.
+
+        The mixin's own removes config.json before it writes; here a save that is interrupted leaves the model that lay
+        there before, or none. ``config`` and ``model_card_kwargs``, which the mixin passes, are the model's own.
+        """
         from codebrain.model_card import model_card
 
-        config = {"model_type": MODEL_TYPE, **self.get_config()}
-        tensors = {name: value.detach().contiguous() for name, value in self.state_dict().items()}  # type: ignore[attr-defined]
-        replace_file(
-            save_directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"})
-        )
-        replace_file(save_directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
-        replace_file(save_directory / "README.md", lambda path: path.write_text(model_card(self)))
+        folder = Path(save_directory)
+        write_model(folder, self.state_dict(), {"model_type": MODEL_TYPE, **self.get_config()}, model_card(self))  # type: ignore[attr-defined]
+        return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
 
 
 def save_export(model: HubModel, folder: str | Path) -> Path:
     """Write a model as an export folder: config.json, model.safetensors, README.md."""
     model.save_pretrained(folder)
     return Path(folder)
+
+
+def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
+    """Write the three files of a model so that an interrupted save never leaves a folder that looks like one.
+
+    All files are whole before the first takes its place, and the weights, without which a folder holds no model, come
+    last: new ones never stand beside the config of old ones.
+    """
+    tensors = {name: value.detach().contiguous() for name, value in state_dict.items()}
+    writers: dict[str, Callable[[Path], Any]] = {
+        "README.md": lambda path: path.write_text(card),
+        "config.json": lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
+        "model.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = {name: folder / f"{name}.partial" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(partial[name])
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        for name, path in partial.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

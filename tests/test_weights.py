@@ -1,12 +1,16 @@
 """Weights: three layouts, files and folders, reports, and everything that must not be loaded."""
 
+import contextlib
 import json
+import os
 import pickle
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from codebrain import CodeBrain, MaskedTokenModel
@@ -229,7 +233,7 @@ def test_a_tokenizer_is_refused_by_name(tmp_path):
 def test_missing_models_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder, and not a Hub id"):
         resolve(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match=r"no such file or folder"):
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder.*There is no folder run either"):
         resolve("run/model.pth")
     with pytest.raises(FileNotFoundError, match=r"looked for model\.safetensors"):
         resolve(tmp_path)
@@ -238,7 +242,46 @@ def test_missing_models_say_what_was_looked_for(tmp_path):
         resolve(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_state_dict(tmp_path / "model.pth")
-    with pytest.raises(FileNotFoundError, match="Hub"):
+
+
+@pytest.mark.parametrize(
+    "name", ["runs/stage9", "./runs/stage9", "runs/a/stage9", "stage9", "../runs/stage9", "/runs/x"]
+)
+def test_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch, name):
+    (tmp_path / "runs" / "stage2").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codebrain.weights.hf_hub_download", lambda *_args, **_options: pytest.fail("asked the Hub"))
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(name)}: no such file or folder") as error:
+        CodeBrain.from_pretrained(name)
+    if name in {"runs/stage9", "./runs/stage9"}:
+        assert f"The folder {tmp_path / 'runs'} holds stage2" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (LocalEntryNotFoundError("no network"), ValueError, "HF_HUB_OFFLINE"),
+        (ConnectionError("no network"), ValueError, "HF_HUB_OFFLINE"),
+        (HFValidationError("bad"), FileNotFoundError, "nor a model on the Hub"),
+        (EntryNotFoundError("nothing"), FileNotFoundError, "no weights of that name on the Hub"),
+    ],
+)
+def test_a_hub_that_gives_nothing_is_one_short_message(monkeypatch, failure, kind, message):
+    asked = []
+
+    def download(_repo_id, name, **options):
+        asked.append(options["local_files_only"])
+        raise failure
+
+    monkeypatch.setattr("codebrain.weights.hf_hub_download", download)
+    with pytest.raises(kind, match=f"^nobody-at-all/no-such-model: .*{message}"):
+        CodeBrain.from_pretrained("nobody-at-all/no-such-model")
+    if isinstance(failure, LocalEntryNotFoundError):
+        assert asked == [False, True, True]  # the network is waited for once
+
+
+def test_without_a_network_the_cache_is_asked_alone():
+    with pytest.raises(ValueError, match=r"nobody-at-all/no-such-model.*HF_HUB_OFFLINE"):
         CodeBrain.from_pretrained("nobody-at-all/no-such-model", local_files_only=True)
 
 
@@ -278,15 +321,52 @@ def test_the_hub_gets_and_gives_the_three_files(tmp_path, monkeypatch):
         CodeBrain.from_pretrained("someone/empty")
 
 
-def test_saving_leaves_no_half_written_file(tmp_path, monkeypatch):
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_an_interrupted_save_never_looks_complete(tmp_path, monkeypatch, moment):
+    """Whatever is reached, the folder holds the old model, the new one, or none, but never a mixture."""
+    old, new = codebrain(), codebrain(swa_window_size=3)
+    old.save_pretrained(tmp_path)
+    steps = iter(range(100))
+
+    def dying(function):
+        def step(*args, **options):
+            if next(steps) == moment:
+                raise Killed
+            return function(*args, **options)
+
+        return step
+
+    monkeypatch.setattr("codebrain.weights.save_file", dying(save_file))
+    monkeypatch.setattr("codebrain.weights.os.replace", dying(os.replace))
+    monkeypatch.setattr("pathlib.Path.write_text", dying(Path.write_text))
+    with contextlib.suppress(Killed):
+        new.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    try:
+        found = CodeBrain.from_pretrained(tmp_path)
+    except FileNotFoundError:
+        assert 3 <= moment < 6
+    else:
+        expected = old if moment < 3 else new
+        assert same(dict(found.state_dict()), dict(expected.state_dict()))
+        assert found.get_config() == expected.get_config()
+    new.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_a_full_disk_leaves_the_model_that_lay_there(tmp_path, monkeypatch):
     model = codebrain()
     model.save_pretrained(tmp_path)
-    whole = (tmp_path / "model.safetensors").read_bytes()
+    whole = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("codebrain.weights.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        model.save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == whole
+        codebrain(swa_window_size=3).save_pretrained(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole
