@@ -1,9 +1,12 @@
 """Time and memory of the backbone beside braindecode's, in one run, measurements interleaved.
 
-    python benchmarks/backbone.py --output build/backbone                                # CPU, a quarter of an hour
+    python benchmarks/backbone.py --output build/backbone                                # CPU, half an hour
     python benchmarks/backbone.py --dtype bfloat16 --compile --output build/backbone     # on CUDA, if there is one
 
-Prints a table, writes results.json and time_against_length.png. Inference is a forward pass to the features in
+Prints a table, writes results.json and time_against_length.png. Results that lie in the folder already stay beside new
+ones, so a size or a window may be measured by itself; what a row compares was always measured in one run, in turns.
+
+Inference is a forward pass to the features in
 evaluation mode; a training step is forward and backward in training mode, dropout included. Memory is the growth of the
 process's peak (CPU, in a process of its own) or of the allocator's (CUDA) over what the model and the windows take. A
 dense attention that needs more than --memory_limit is reported as such and not timed.
@@ -43,14 +46,18 @@ PATCH_SIZE = 200
 def main() -> None:
     options = parse()
     torch.manual_seed(0)
-    results = [
-        measure(size, window, task, options) for size in options.sizes for window in options.windows for task in TASKS
-    ]
-    report = {"machine": machine(options), "results": results}
-    print(table(report))
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw(results, options.output / "time_against_length.png")
+    path = options.output / "results.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    for size in options.sizes:
+        for window in options.windows:
+            for task in TASKS:
+                result = measure(size, window, task, options)
+                print("\n".join(rows(result)), flush=True)
+                results[f"{task} {size} {window} {options.dtype} {options.device}"] = result
+                path.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(list(results.values())))
+    draw(list(results.values()), options.output / "time_against_length.png")
 
 
 def parse() -> argparse.Namespace:
@@ -167,6 +174,7 @@ def measure(size: str, window: int, task: str, options: argparse.Namespace) -> d
         runs["ours"]()
     peak = 2 * 2048**3 / seconds_of.pop("peak")
     return {
+        "machine": machine(options),
         "size": size,
         "window": window,
         "task": task,
@@ -262,27 +270,32 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(report: dict[str, Any]) -> str:
+def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table: times per step, ratios to braindecode's."""
-    limit = report["machine"]["memory_limit_gb"]
-    rows = [
+    head = [
         "| task | size | window | batch | model | s/step | us/token | faster | GB | less memory | of peak |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for result in report["results"]:
-        for name, memory in result["memory_gb"].items():
-            head = f"| {result['task']} | {result['size']} | {result['window']} | {result['batch']} | {name} |"
-            if memory is None:
-                rows.append(f"{head} does not fit into {limit:.0f} GB | | | | | |")
-                continue
-            seconds, theirs = result["seconds"][name], result["seconds"].get("braindecode")
-            their_memory = result["memory_gb"].get("braindecode")
-            faster = f"{theirs / seconds:.2f}x" if theirs else ""
-            less = f"{their_memory / memory:.2f}x" if their_memory and memory > 0 else ""
-            share = f"{result['share_of_peak']:.0%}" if name == "ours" else ""
-            per_token = 1e6 * seconds / result["batch"] / result["tokens"]
-            rows.append(f"{head} {seconds:.3f} | {per_token:.0f} | {faster} | {memory:.2f} | {less} | {share} |")
-    return f"{json.dumps(report['machine'])}\n\n" + "\n".join(rows)
+    machines = {json.dumps(result["machine"]) for result in results}
+    return "\n".join([*sorted(machines), "", *head, *(row for result in results for row in rows(result))])
+
+
+def rows(result: dict[str, Any]) -> list[str]:
+    """Return the table's rows for one size, window and task, a row for each model."""
+    lines = []
+    for name, memory in result["memory_gb"].items():
+        head = f"| {result['task']} | {result['size']} | {result['window']} | {result['batch']} | {name} |"
+        if memory is None:
+            lines.append(f"{head} does not fit into {result['machine']['memory_limit_gb']:.0f} GB | | | | | |")
+            continue
+        seconds, theirs = result["seconds"][name], result["seconds"].get("braindecode")
+        their_memory = result["memory_gb"].get("braindecode")
+        faster = f"{theirs / seconds:.2f}x" if theirs else ""
+        less = f"{their_memory / memory:.2f}x" if their_memory and memory > 0 else ""
+        share = f"{result['share_of_peak']:.0%}" if name == "ours" else ""
+        per_token = 1e6 * seconds / result["batch"] / result["tokens"]
+        lines.append(f"{head} {seconds:.3f} | {per_token:.0f} | {faster} | {memory:.2f} | {less} | {share} |")
+    return lines
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
@@ -295,7 +308,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(TASKS), figsize=(10, 4), layout="constrained", sharey=True)
     for axis, task in zip(axes, TASKS, strict=True):
         for window in sorted({result["window"] for result in results}):
-            for name, marker in (("ours", "o-"), ("braindecode", "s--")):
+            for name, marker in (("ours", "o-"), ("ours, folded", "^:"), ("braindecode", "s--")):
                 points = [
                     (result["tokens"], result["seconds"][name] / result["batch"])
                     for result in results
@@ -304,8 +317,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
                 if points:
                     axis.loglog(*zip(*sorted(points), strict=True), marker, label=f"{name}, window {window}")
         axis.set(title=task, xlabel="tokens (channels x seconds)")
+        axis.legend(fontsize="small")
     axes[0].set_ylabel("seconds per window")
-    axes[0].legend()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 

@@ -2,10 +2,6 @@
 
 import importlib.util
 import inspect
-import sys
-import warnings
-from importlib.machinery import ModuleSpec
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,20 +12,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from codebrain import CodeBrain
+from codebrain.patches import to_model_units
 from codebrain.weights import to_braindecode, to_ours
 
 if importlib.util.find_spec("braindecode") is None:
     pytest.skip("braindecode is not installed (extra: dev)", allow_module_level=True)
-try:
-    import torchaudio  # noqa: F401
-except (ImportError, OSError):
-    # A torchaudio built for CUDA does not load beside a CPU torch, and no model used here needs it.
-    for name in ("torchaudio", "torchaudio.functional", "torchaudio.transforms"):
-        sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __name__=name)
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from braindecode import EEGClassifier
-    from braindecode.models import CodeBrain as Braindecode
+from benchmarks.backbone import braindecode_class
+
+Braindecode = braindecode_class()
 
 SMALL = {"res_channels": 8, "skip_channels": 8, "out_channels": 8, "num_res_layers": 1, "s4_lmax": 8}
 CODES = {"codebook_size_t": 5, "codebook_size_f": 5}
@@ -134,9 +124,16 @@ def toy_data(n=24):
     return x, y
 
 
+def eeg_classifier(*args, **options):
+    # Not at the top: braindecode can be imported only where braindecode_class has been.
+    from braindecode import EEGClassifier
+
+    return EEGClassifier(*args, **options)
+
+
 def classifier(**options):
     torch.manual_seed(0)
-    return EEGClassifier(
+    return eeg_classifier(
         CodeBrain,
         **{f"module__{name}": value for name, value in {**SMALL, **CODES}.items()},
         **{"classes": [0, 1], "max_epochs": 12, "batch_size": 8, "lr": 0.01, "optimizer": torch.optim.AdamW, **options},
@@ -156,15 +153,13 @@ def test_trains_in_eegclassifier():
 def test_takes_an_instance_and_double_signals():
     x, y = toy_data()
     model = CodeBrain(n_outputs=2, n_chans=3, n_times=400, **SMALL, **CODES)
-    net = EEGClassifier(model, classes=[0, 1], max_epochs=1, batch_size=8, train_split=None, verbose=0)
+    net = eeg_classifier(model, classes=[0, 1], max_epochs=1, batch_size=8, train_split=None, verbose=0)
     assert net.fit(x.astype("float64"), y).predict(x.astype("float64")).shape == (24,)
 
 
 def test_trains_in_a_scikit_learn_pipeline():
     x, y = toy_data()
-    pipeline = make_pipeline(
-        FunctionTransformer(lambda signal: (signal / 100).astype("float32")), classifier(max_epochs=3)
-    )
+    pipeline = make_pipeline(FunctionTransformer(to_model_units), classifier(max_epochs=3))
     assert cross_val_score(clone(pipeline), 100 * x, y, cv=2).shape == (2,)
 
 
@@ -180,6 +175,6 @@ def test_trains_in_moabb(tmp_path, monkeypatch):
     moabb.set_log_level("error")
     dataset = FakeDataset(["left_hand", "right_hand"], n_subjects=1, n_sessions=1, n_runs=1)
     evaluation = WithinSessionEvaluation(LeftRightImagery(resample=200), [dataset], overwrite=True)
-    to_units = FunctionTransformer(lambda signal: (signal / 100).astype("float32"))
-    results = evaluation.process({"CodeBrain": make_pipeline(to_units, classifier(max_epochs=1))})
+    pipeline = make_pipeline(FunctionTransformer(to_model_units), classifier(max_epochs=1))
+    results = evaluation.process({"CodeBrain": pipeline})
     assert results["score"].between(0, 1).all()
