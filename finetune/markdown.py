@@ -36,10 +36,12 @@ def to_markdown(report: dict[str, Any]) -> str:
         "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
         *(_folds(report) if len(counts) > 1 else []),
         *_classes(report),
+        "What was said about every window is in predictions.csv.",
         "## Per subject",
         _table(report["arms"][MAIN][side]["per_subject"]),
         "## Splits",
         f"`{report['splits']['kind']}`, seed {report['splits']['seed']}; which subject is where: splits.json.",
+        report.get("sequences"),
         _table(
             [
                 {"fold": number, "side": name, **_flat(entry)}

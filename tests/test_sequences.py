@@ -1,5 +1,6 @@
 """Sequences of windows: where they lie, and what a head makes of them."""
 
+import csv
 import json
 
 import numpy as np
@@ -96,6 +97,14 @@ def test_a_run_classifies_every_window_once_and_in_context(store, tmp_path, monk
     assert report["arms"]["codebrain"]["test"]["windows"] == 2 * PER_SUBJECT
     found = Predictions.load(tmp_path / "r/seed-0/predictions/test.npz")
     assert found.window.tolist() == list(range(48, 64))
+    assert "8 (8 windows fill none)" in (tmp_path / "r/report.md").read_text()
+    rows = list(csv.DictReader((tmp_path / "r/predictions.csv").open()))
+    assert [(row["recording"], row["start_s"]) for row in rows[:2]] == [("6.edf", "0"), ("6.edf", "2")]
+    assert [float(row["p_b"]) for row in rows] == pytest.approx(found.score[:, 1].tolist(), abs=1e-6)
+    assert {(row["model"], row["fold"], row["seed"], row["subject"]) for row in rows} == {
+        ("codebrain", "0", "0", "S06"),
+        ("codebrain", "0", "0", "S07"),
+    }
     model, contract = classifier.load(tmp_path / "r")
     x = WindowDataset([store])[Request(np.arange(48, 51))].x
     with torch.no_grad():
