@@ -1,6 +1,7 @@
 """Fine-tuning as a user runs it, on a small store with something to learn in it."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -198,6 +199,27 @@ def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(
         assert len(entry["folds"]["auroc"]["by_fold"]) == 3
     assert (tmp_path / "r/untrained/fold-2/seed-0/predictions/test.npz").exists()
     assert "Within each fold" in (tmp_path / "r/report.md").read_text()
+
+
+def test_each_fold_may_start_from_a_backbone_of_its_own(finished, store, tmp_path):
+    kfold = ("--mode", "probe", "--head", "mean", "--split.kind", "kfold", "--split.n_folds", "2")
+    export = finished[0] / "export"
+    with pytest.raises(FileNotFoundError, match="own-1"):
+        (tmp_path / "own-0").symlink_to(export)
+        launch(store, tmp_path / "refused", *kfold, ckpt=str(tmp_path / "own-{fold}"))
+    assert not (tmp_path / "refused").exists()
+    shutil.copytree(export, tmp_path / "own-1")
+    weights = load_file(export / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, tmp_path / "own-1" / "model.safetensors")
+    launch(store, tmp_path / "shared", *kfold, ckpt=export)
+    launch(store, tmp_path / "own", *kfold, ckpt=str(tmp_path / "own-{fold}"))
+    scores = {
+        (run, fold): np.load(tmp_path / run / f"fold-{fold}/seed-0/predictions/test.npz")["score"]
+        for run in ("shared", "own")
+        for fold in (0, 1)
+    }
+    assert np.array_equal(scores["own", 0], scores["shared", 0])
+    assert not np.allclose(scores["own", 1], scores["shared", 1])
 
 
 def test_several_classes_and_a_regression(tmp_path):
