@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import numpy.typing as npt
 from mne.io.edf.edf import RawEDF
 from scipy.fft import rfft, rfftfreq
 from scipy.signal.windows import hann
+
+from data_prep.edf import age_in_header, gaps, promised_bytes
 
 Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
@@ -129,6 +130,7 @@ class OpenRecording:
         self.path = path
         with faults_of(path, "cannot be read, it may be damaged"):
             length = _check_length(path, truncated)
+            _check_continuous(path)
         notes = [length, "" if unit == "auto" else f"its numbers taken for {unit}"]
         self.note = "; ".join(note for note in notes if note)
         self._unit = unit
@@ -199,7 +201,7 @@ class OpenRecording:
         """Age in years and sex ("male", "female") as the header gives them, "" where it does not."""
         subject = self._raw.info.get("subject_info") or {}
         sex = {1: "male", 2: "female"}.get(subject.get("sex", 0), "")
-        if age := _age_in_header(self.path):
+        if age := age_in_header(self.path):
             return age, sex
         born, measured = subject.get("birthday"), self._raw.info.get("meas_date")
         if born is None or measured is None:
@@ -267,7 +269,9 @@ def _in_words(error: Exception) -> str:
     """First line of an error, with its kind where the line alone says little."""
     text = str(error).strip().splitlines()
     first = text[0][:200] if text else ""
-    return first if " " in first else f"{type(error).__name__} {first}".strip()
+    if not first:
+        return f"the reader stopped with {type(error).__name__}: what the file says contradicts itself"
+    return first if " " in first else f"{type(error).__name__} {first}"
 
 
 def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
@@ -276,7 +280,7 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
         raise UnusableError("empty file")
     if path.suffix.lower() not in (".edf", ".rec", ".bdf"):
         return ""
-    promised = _promised_bytes(path)
+    promised = promised_bytes(path)
     size = path.stat().st_size
     if promised is None or size >= promised:
         return ""
@@ -286,28 +290,14 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
     return what
 
 
-def _promised_bytes(path: Path) -> int | None:
-    """Size that an EDF or BDF header announces; None if it does not (a recording that was never closed says -1)."""
-    with path.open("rb") as file:
-        head = file.read(256)
-        try:
-            header_bytes, n_records, n_signals = int(head[184:192]), int(head[236:244]), int(head[252:256])
-            if n_records <= 0 or n_signals <= 0:
-                return None
-            file.seek(256 + 216 * n_signals)
-            n_samples = [int(file.read(8)) for _ in range(n_signals)]
-        except ValueError:
-            return None  # not a header of this kind: left to the reader to judge
-    return header_bytes + n_records * sum(n_samples) * (3 if path.suffix.lower() == ".bdf" else 2)
-
-
-def _age_in_header(path: Path) -> str:
-    """Age from an EDF header's field on the patient, where TUH writes "Age:53"; it gives no date of birth."""
-    if path.suffix.lower() != ".edf":
-        return ""
-    with path.open("rb") as file:
-        found = re.search(rb"Age:(\d{1,3})\b", file.read(88)[8:])
-    return found[1].decode() if found else ""
+def _check_continuous(path: Path) -> None:
+    """Refuse an EDF+ file with gaps: filters would join what does not belong together, and times would be wrong."""
+    if path.suffix.lower() in (".edf", ".rec", ".bdf") and (found := gaps(path)):
+        onset, length = found[0]
+        raise UnusableError(
+            f"discontinuous (EDF+D): gaps at {len(found)} places, the first of {length:.4g} s at {onset:.4g} s. "
+            "Write its stretches to files of their own"
+        )
 
 
 def _record_headers(raw: mne.io.BaseRaw) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from codebrain.channels import TEN_TWENTY_19, positions
 from data_prep.clean import Chain, CleanConfig
 from data_prep.montage import MontageConfig, plan_montage
 from data_prep.read import UnusableError
+from tests import reference_prep
 from tests.recordings import noise
 
 RATES = [128.0, 160.0, 173.61, 200.0, 250.0, 256.0, 500.0, 512.0, 1000.0, 2048.0]
@@ -62,6 +63,19 @@ def test_pieces_are_the_whole(sfreq, order):
     pieces = [chain.clean(lambda a, b: x[:, a:b], a, b) for a, b in itertools.pairwise(cuts)]
     inner = slice(chain.edge, chain.n_out - chain.edge)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1)[:, inner], whole[:, inner], atol=1e-9)
+
+
+@pytest.mark.parametrize("sfreq", RATES)
+@pytest.mark.parametrize("order", ["resample_first", "filter_first"])
+def test_the_fast_way_is_the_obvious_way(sfreq, order):
+    x = noise(2, 45, sfreq)
+    config = CleanConfig(order=order)
+    expected = reference_prep.clean(x, sfreq, config)
+    for dtype, error in ((np.float64, 1e-9), (np.float32, 1e-3)):  # microvolts; a store keeps 0.003
+        y, chain = clean(x.astype(dtype), sfreq, config)
+        assert y.shape == expected.shape
+        inner = slice(chain.edge, chain.n_out - chain.edge)
+        np.testing.assert_allclose(y[:, inner], expected[:, inner], rtol=0, atol=error)
 
 
 @pytest.mark.parametrize("method", ["fft", "polyphase"])

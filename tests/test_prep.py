@@ -20,6 +20,7 @@ from data_prep import cli
 from data_prep.corpora import find_recordings
 from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
+from data_prep.output import _kind
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, grid
 from data_prep.write import Job, read_result
@@ -170,6 +171,62 @@ def test_the_same_recordings_under_another_root_are_refused(tmp_path, monkeypatc
         assert prep(monkeypatch, "corpus", *second, "--output", store, *QUICK) == 2
         assert "sub-00_eeg.edf looks like the same" in capsys.readouterr().err
         assert contents(store) == before
+
+
+def test_another_recording_of_the_same_name_and_size_is_refused(tmp_path, monkeypatch, capsys):
+    for name, seed in (("a", 0), ("b", 1)):
+        write_edf(tmp_path / name / "rest.edf", noise(19, 24, 250.0, seed=seed), 250.0)
+    store = tmp_path / "s"
+    assert prep(monkeypatch, "corpus", tmp_path / "a", "--output", store, *QUICK) == 0
+    before = contents(store)
+    assert prep(monkeypatch, "corpus", tmp_path / "b", "--output", store, *QUICK) == 2
+    assert "is another recording than the rest.edf that" in capsys.readouterr().err
+    assert contents(store) == before
+    # Moved to another place it is the same recording.
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert prep(monkeypatch, "corpus", tmp_path / "c", "--output", store, *QUICK) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+
+
+def test_a_report_shows_the_store_and_recordings(folder, tmp_path, monkeypatch, capsys):
+    flags = ["--output", tmp_path / "s", *QUICK]
+    assert prep(monkeypatch, "corpus", folder, *flags) == 0
+    page = tmp_path / "pages" / "report.html"
+    # Of a finished store too: the same command again.
+    assert prep(monkeypatch, "corpus", folder, *flags, "--report", page) == 0
+    assert "the store and 3 recordings: sub-00_eeg.edf" in capsys.readouterr().out
+    content = page.read_text(encoding="utf-8")
+    assert f"windows     {Store.open(tmp_path / 's').n_windows} of 4 s at 200 Hz" in content
+    assert content.count("Spectra before and after") >= 3
+    assert content.count("image/webp;base64") + content.count("image/png;base64") >= 1 + 3 * 3
+
+
+def test_reasons_of_a_kind_are_counted_together():
+    kinds = {
+        "too short: 3 s leave no window of 30 s": "too short",
+        "lacks 2 of 19 wanted channels: Fz, Cz": "lacks ... of ... wanted channels",
+        "wrong unit? With the unit in its header its amplitude is 4e+06": "wrong unit",
+        "cannot be read, it may be damaged (Bad EDF: ?)": "cannot be read, it may be damaged",
+        "its numbers taken for uV; no usable window: flat 6 (T7 6)": "no usable window",
+    }
+    assert {reason: _kind(reason) for reason in kinds} == kinds
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no HDF5")])
+def test_info_of_a_store_with_a_missing_shard_says_what_to_do(folder, tmp_path, monkeypatch, capsys, damage):
+    prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK)
+    damage(tmp_path / "s" / "shards" / "000001.h5")
+    assert prep(monkeypatch, "info", tmp_path / "s") == 2
+    said = capsys.readouterr().err
+    assert "000001.h5" in said
+    assert "run the same codebrain-prep command again" in said
+
+
+def test_a_record_that_a_power_cut_left_empty_is_made_again(folder, reference, tmp_path, monkeypatch):
+    prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK)
+    (tmp_path / "s" / "progress" / "000001.json").write_bytes(b"")
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 0
+    assert contents(tmp_path / "s") == reference
 
 
 def test_a_shard_that_was_deleted_is_made_again(folder, reference, tmp_path, monkeypatch):

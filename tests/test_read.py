@@ -96,7 +96,7 @@ def test_what_is_no_recording_says_so(tmp_path, content, words):
     assert (status, words in reason) == ("failed", True), reason
 
 
-@pytest.mark.parametrize("where", ["mne.io.read_raw", "mne.io.BaseRaw.get_data", "data_prep.read._promised_bytes"])
+@pytest.mark.parametrize("where", ["mne.io.read_raw", "mne.io.BaseRaw.get_data", "data_prep.read.promised_bytes"])
 @pytest.mark.parametrize(
     ("error", "is_final"),
     [

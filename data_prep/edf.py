@@ -1,0 +1,72 @@
+"""What the headers of EDF and BDF files say that MNE does not tell: their promised size, gaps, the person's age."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+_BYTES_PER_SAMPLE = {".edf": 2, ".rec": 2, ".bdf": 3}
+_ANNOTATIONS = (b"EDF Annotations", b"BDF Annotations")
+_ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)\x14")  # with which every data record of EDF+ begins its annotations
+_SHORTEST_GAP = 1e-3  # seconds: above the rounding of onsets
+
+
+def promised_bytes(path: Path) -> int | None:
+    """Size that a header announces; None if it does not (a recording that was never closed says -1)."""
+    try:
+        header_bytes, n_records, n_samples, _ = _layout(path)
+    except (KeyError, ValueError):
+        return None  # not a header of this kind: left to the reader to judge
+    record = sum(n_samples) * _BYTES_PER_SAMPLE[path.suffix.lower()]
+    return header_bytes + n_records * record if n_records > 0 else None
+
+
+def gaps(path: Path) -> list[tuple[float, float]]:
+    """Onset and length in seconds of the gaps in a discontinuous recording (EDF+D), whose header admits them.
+
+    MNE reads such a file as if its data records followed one another.
+    """
+    with path.open("rb") as file:
+        if file.read(197)[192:] not in (b"EDF+D", b"BDF+D"):
+            return []
+        file.seek(0)
+        content = file.read(256)
+    header_bytes, n_records, n_samples, labels = _layout(path)
+    places = [place for place, label in enumerate(labels) if label in _ANNOTATIONS]
+    if not places:
+        return []
+    width = _BYTES_PER_SAMPLE[path.suffix.lower()]
+    offset, length = width * sum(n_samples[: places[0]]), width * n_samples[places[0]]
+    onsets = []
+    with path.open("rb") as file:
+        for number in range(n_records):
+            file.seek(header_bytes + number * width * sum(n_samples) + offset)
+            if onset := _ONSET.match(file.read(length)):
+                onsets.append(float(onset[1]))
+    ends = np.array(onsets[:-1]) + float(content[244:252])
+    missing = np.array(onsets[1:]) - ends
+    return [(float(ends[place]), float(missing[place])) for place in np.flatnonzero(abs(missing) > _SHORTEST_GAP)]
+
+
+def age_in_header(path: Path) -> str:
+    """Age from the field on the patient, where TUH writes "Age:53"; it gives no date of birth."""
+    if path.suffix.lower() != ".edf":
+        return ""
+    with path.open("rb") as file:
+        found = re.search(rb"Age:(\d{1,3})\b", file.read(88)[8:])
+    return found[1].decode() if found else ""
+
+
+def _layout(path: Path) -> tuple[int, int, list[int], list[bytes]]:
+    """Bytes of the header, number of data records, samples of each signal in a record, labels; ValueError: no EDF."""
+    with path.open("rb") as file:
+        head = file.read(256)
+        header_bytes, n_records, n_signals = int(head[184:192]), int(head[236:244]), int(head[252:256])
+        if n_signals <= 0:
+            raise ValueError(f"{n_signals} signals")
+        labels = [file.read(16).strip() for _ in range(n_signals)]
+        file.seek(256 + 216 * n_signals)
+        n_samples = [int(file.read(8)) for _ in range(n_signals)]
+    return header_bytes, n_records, n_samples, labels

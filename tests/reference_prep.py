@@ -1,0 +1,31 @@
+"""The filters of preparation applied the obvious way: to the whole recording in float64, one after the other."""
+
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import firwin, resample_poly
+
+from data_prep.clean import CleanConfig, design_kernel
+
+
+def clean(x: npt.NDArray[np.float64], sfreq: float, config: CleanConfig) -> npt.NDArray[np.float64]:
+    """(C, T) microvolts at `sfreq` Hz to those at the new rate, zeros beyond the ends."""
+    if config.order == "resample_first":
+        return _filter(_resample(x, sfreq, config.sfreq), config, config.sfreq)
+    return _resample(_filter(x, config, sfreq), sfreq, config.sfreq)
+
+
+def _resample(x: npt.NDArray[np.float64], sfreq: float, new: float) -> npt.NDArray[np.float64]:
+    """Polyphase with a low-pass of 16 zero crossings a side at the lower of both Nyquist frequencies."""
+    ratio = Fraction(new / sfreq).limit_denominator(10_000)
+    if ratio == 1:
+        return x
+    faster = max(ratio.numerator, ratio.denominator)
+    kernel = firwin(32 * faster + 1, 1 / faster, window=("kaiser", 8.0))
+    return resample_poly(x, ratio.numerator, ratio.denominator, axis=1, window=kernel)[:, : int(x.shape[1] * ratio)]
+
+
+def _filter(x: npt.NDArray[np.float64], config: CleanConfig, rate: float) -> npt.NDArray[np.float64]:
+    kernel = design_kernel(config, rate, None)
+    return x if kernel is None else np.stack([np.convolve(row, kernel, mode="same") for row in x])
