@@ -3,6 +3,7 @@
 import pickle
 import shutil
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from codebrain.data.format import SPLITS
 from data_prep.read import UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
+from data_prep.tasks.catalogue import BEGIN, END, markdown
 from tests import datasets_on_disk as on_disk
 from tests.test_prep import prep
 from tests.test_tasks import prepare
@@ -88,6 +90,14 @@ def prepared(disk, tmp_path_factory):
 
 def sides(split) -> list[str]:
     return [SPLITS[number] for number in split]
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_documentation_is_what_the_code_prints() -> None:
+    text = (ROOT / "docs" / "datasets.md").read_text()
+    assert f"{BEGIN}\n{markdown()}\n{END}" in text, "run python -m data_prep.tasks.catalogue and put it there"
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
