@@ -5,8 +5,8 @@
 Base sizes, windows of 19 x 30 patches. `bare` is forward, cross-entropy, backward and AdamW on one batch that lies in
 memory; it runs between the steps of the real loop (as its validation, which the loop's clock leaves out), so both see
 the same machine. The loop's own share is what is left of its step without loss, backward pass, clipping and update:
-reading, logging, bookkeeping. Steps are medians. Memory is the growth of the peak of a process that makes two steps,
-with torch's cross-entropy and with this project's (codebrain.prediction.code_loss); each has a process of its own.
+reading, logging, bookkeeping. Steps are medians. Memory is the growth of the peak of a process that makes two steps: of
+the whole model, and of the two code heads and their loss alone; each has a process of its own.
 """
 
 import argparse
@@ -17,13 +17,12 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from codebrain import masking
 from codebrain.backbone import BackboneConfig
@@ -51,7 +50,7 @@ def main() -> None:
         root = Path(folder)
         write(root / "store")
         steps = {cache: measure(root, cache, options) for cache in ("on", "off")}
-    memory = {name: in_a_process(peak_gb, name, options) for name in LOSSES}
+    memory = {name: in_a_process(peak_gb, build, options) for name, build in BUILD.items()}
     report = {
         "machine": {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__},
         "batch": options.batch,
@@ -92,7 +91,7 @@ def build() -> MaskedTokenModel:
     return MaskedTokenModel(N_CODES, N_CODES, **dataclasses.asdict(BackboneConfig()))
 
 
-def bare_step(batch: int, loss_fn: Callable[..., torch.Tensor]) -> Callable[[], None]:
+def bare_step(batch: int) -> Callable[[], None]:
     """Forward, loss, backward and update on a batch in memory."""
     model = build().train()
     optimizer = adamw(parameter_groups(model, OPTIM.weight_decay), OPTIM)
@@ -102,11 +101,26 @@ def bare_step(batch: int, loss_fn: Callable[..., torch.Tensor]) -> Callable[[], 
 
     def step() -> None:
         logits = model(x, mask)
-        sum(loss_fn(guess, code, len(code)) for guess, code in zip(logits, codes, strict=True)).backward()
+        loss_of(logits, codes).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def heads_step(batch: int) -> Callable[[], None]:
+    """Forward, loss and backward of the code heads on features of hidden patches."""
+    heads = [torch.nn.Linear(200, N_CODES, bias=False) for _ in range(2)]
+    features = torch.randn(batch * len(TEN_TWENTY_19) * N_PATCHES // 2, 200, requires_grad=True)
+    codes = torch.randint(0, N_CODES, (2, len(features)))
+    return lambda: loss_of([head(features) for head in heads], codes).backward()
+
+
+def loss_of(logits: Sequence[torch.Tensor], codes: torch.Tensor) -> torch.Tensor:
+    return sum(code_loss(guess, code, len(code)) for guess, code in zip(logits, codes, strict=True))
+
+
+BUILD = {"model": bare_step, "heads": heads_step}
 
 
 def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, float]:
@@ -121,7 +135,7 @@ def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, fl
     run = launch.start(config.run_dir, loop, config)
     if cache == "on":
         dataset = dataset.with_codes(ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=4))
-    task, model, bare = Stage2(config, run, tokenizer, dataset), build(), bare_step(options.batch, code_loss)
+    task, model, bare = Stage2(config, run, tokenizer, dataset), build(), bare_step(options.batch)
     seconds: dict[str, list[float]] = {"bare": [], "work": [0.0]}
 
     def evaluate(_: torch.nn.Module) -> dict[str, float]:
@@ -161,21 +175,14 @@ def timed(function: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[
     return result, time.perf_counter() - began
 
 
-def torch_loss(logits: torch.Tensor, codes: torch.Tensor, n_hidden: float) -> torch.Tensor:
-    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_hidden
-
-
-LOSSES = {"torch": torch_loss, "ours": code_loss}
-
-
 def in_a_process(function: Callable[..., float], *arguments: Any) -> float:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def peak_gb(name: str, options: argparse.Namespace) -> float:
+def peak_gb(build_step: Callable[[int], Callable[[], None]], options: argparse.Namespace) -> float:
     torch.set_num_threads(options.threads)
-    step = bare_step(options.memory_batch, LOSSES[name])
+    step = build_step(options.memory_batch)
     # A new process starts with its parent's peak: 5 sets it back to what is in use now.
     Path("/proc/self/clear_refs").write_text("5")
     before = high_water_gb()
@@ -191,18 +198,18 @@ def high_water_gb() -> float:
 
 def table(report: dict[str, Any]) -> str:
     lines = [
-        f"| tokens | loop, s | bare, s | loop / bare | loop's own share | batch {report['batch']} |",
-        "|---|---|---|---|---|---|",
+        f"| tokens, batches of {report['batch']} | loop, s | bare, s | loop / bare | loop's own share |",
+        "|---|---|---|---|---|",
     ]
     for cache, row in report["steps"].items():
         name = "from the cache" if cache == "on" else "computed at every step"
         lines.append(
             f"| {name} | {row['loop']:.3f} | {row['bare']:.3f} | {row['loop'] / row['bare']:.3f} | "
-            f"{row['own_share']:.1%} | |"
+            f"{row['own_share']:.1%} |"
         )
     peak = report["peak_gb"]
-    lines += ["", f"peak of a step of {report['memory_batch']} windows: {peak['ours']:.2f} GB with code_loss, "]
-    lines[-1] += f"{peak['torch']:.2f} GB with torch's cross-entropy"
+    lines += ["", f"peak of a step of {report['memory_batch']} windows: {peak['model']:.2f} GB, "]
+    lines[-1] += f"of the heads and their loss alone {peak['heads']:.2f} GB"
     return "\n".join(lines)
 
 

@@ -7,56 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 TOP = (1, 5)
-_CHUNK = 1024
-"""Rows of logits whose softmax is held at a time: 17 MB for 4096 codes."""
 
 
 def code_loss(logits: Tensor, codes: Tensor, n_hidden: float) -> Tensor:
     """Cross-entropy summed over hidden patches and divided by `n_hidden`, in nats.
 
-    The widest tensors of the model are its logits. Here they are kept as they came, in whatever precision, and become
-    their own gradient: nothing else of their size is made, where torch's cross-entropy keeps their log-softmax besides
-    and returns a gradient of its own.
-
     Parameters
     ----------
     logits : (n, K) float Tensor
-        Overwritten by the backward pass: for this loss only.
     codes : (n,) int64 Tensor
     n_hidden : float
         Hidden patches that the mean is taken over; a share of those of all processes, where several share a batch.
     """
-    return _CrossEntropySum.apply(logits, codes) / n_hidden
-
-
-class _CrossEntropySum(torch.autograd.Function):
-    """Sum of -log softmax(logits)[code] over rows, in float32 and a few rows at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, codes: Tensor) -> Tensor:
-        spread = torch.cat([part.float().logsumexp(-1) for part in logits.split(_CHUNK)])
-        ctx.save_for_backward(logits, codes, spread)
-        return (spread - logits.gather(1, codes[:, None])[:, 0].float()).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # Softmax minus one-hot, written over the logits; a second backward pass meets torch's check of saved tensors.
-        logits, codes, spread = ctx.saved_tensors
-        for rows in range(0, len(logits), _CHUNK):
-            part = slice(rows, rows + _CHUNK)
-            share = (logits[part].float() - spread[part, None]).exp_()
-            share.scatter_add_(1, codes[part, None], share.new_full((len(share), 1), -1.0))
-            logits[part] = share.mul_(grad)
-        return logits, None
+    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_hidden
 
 
 def prominent_band(patches: Tensor, sfreq: float, bands_hz: Sequence[tuple[float, float]]) -> Tensor:

@@ -179,3 +179,11 @@ def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
     batch = WindowDataset([store]).with_codes([files])[Request(np.array([13, 0]))]
     assert batch.codes_t[0, 0, 0] == 1000 + 48
     assert batch.codes_f[1].flatten().tolist() == list(range(24, 48))
+
+
+def test_damaged_codes_are_named(stores: list[Store], tmp_path: Path) -> None:
+    files, shard = CodeFiles(tmp_path), stores[0].shards[0]
+    np.save(files.path(shard), np.zeros((shard.n, 2, 6, 4), np.uint16))
+    files.path(shard).write_bytes(files.path(shard).read_bytes()[:200])
+    with pytest.raises(ValueError, match=f"{files.path(shard)} cannot be read.*computed anew"):
+        WindowDataset([stores[0]]).with_codes([files])[Request(np.array([3]))]

@@ -32,5 +32,18 @@ class CodeFiles:
         return self.path(shard).exists()
 
     def read(self, shard: Shard, row: int) -> npt.NDArray[np.uint16]:
-        """Codes (2, C, P) of one window: temporal, then frequency."""
-        return np.load(self.path(shard), mmap_mode="r")[row]
+        """Codes (2, C, P) of one window: temporal, then frequency.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged or gone.
+        """
+        path = self.path(shard)
+        try:
+            return np.load(path, mmap_mode="r")[row]
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            raise ValueError(
+                f"the cached codes {path} cannot be read ({error}). Delete that file, if it is there, and launch "
+                "again: its codes are computed anew."
+            ) from error

@@ -30,9 +30,13 @@ class Panel:
     """A validated figure to compare with, drawn as a dashed line."""
     reference_label: str = ""
     """What that is."""
+    limits: tuple[float, float] | None = None
+    """Ends of the axis; otherwise those of the data."""
 
 
-def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = None) -> Path:
+def curves(
+    run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = None, marks: Mapping[int, str] | None = None
+) -> Path:
     """Draw `figures/curves.png`: one panel per figure, training and validation in the same panel.
 
     Parameters
@@ -41,6 +45,8 @@ def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = Non
         Folder with metrics.jsonl.
     panels : sequence of Panel, optional
         By default all figures that were validated, the loss first.
+    marks : mapping of int to str, optional
+        Steps at which something began, and what: vertical lines in every panel.
     """
     lines = read_metrics(run_dir)
     if panels is None:
@@ -54,6 +60,9 @@ def curves(run_dir: str | os.PathLike[str], panels: Sequence[Panel] | None = Non
         _draw(axis, lines, f"valid/{panel.name}", "held-out subjects", "o-")
         if panel.reference:
             _draw(axis, lines, f"valid/{panel.reference}", panel.reference_label, "k.--")
+        for step, event in (marks or {}).items():
+            axis.axvline(step, color="0.5", linewidth=0.8, linestyle=":", label=event)
+        axis.set_ylim(panel.limits)
         axis.set_ylabel(panel.label, fontsize=8)
         axis.set_xlabel("step (optimizer updates)", fontsize=8)
         axis.tick_params(labelsize=7)
