@@ -34,6 +34,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
         _headline(report),
         "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
+        *(_seeds(report) if len(config["seeds"]) > 1 else []),
         *(_folds(report) if len(counts) > 1 else []),
         *_classes(report),
         "What was said about every window is in predictions.csv.",
@@ -98,13 +99,34 @@ def _figure(entry: dict[str, Any]) -> str:
     return text
 
 
+def _seeds(report: dict[str, Any]) -> list[str]:
+    side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
+    rows = []
+    for arm, entry in report["arms"].items():
+        seeds = dict.fromkeys(trial["seed"] for trial in entry["trials"])
+        for place, seed in enumerate(seeds):
+            figures = {name: entry[side]["metrics"][name]["by_seed"][place] for name in names}
+            rows.append({"model": TITLES[arm], "seed": seed} | figures)
+    return ["Each seed:", _table(rows)]
+
+
 def _folds(report: dict[str, Any]) -> list[str]:
     side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
+    own = report["arms"][MAIN][side]["folds"]
+    each = [
+        {"fold": number} | {name: own[name]["by_fold"][number] for name in names}
+        for number in range(len(report["splits"]["folds"]))
+    ]
     rows = [
         {"model": TITLES[arm]} | {name: _figure(entry[side]["folds"][name] | {"interval": None}) for name in names}
         for arm, entry in report["arms"].items()
     ]
-    return ["Within each fold, mean ± standard deviation over folds:", _table(rows)]
+    return [
+        "Within each fold, mean ± standard deviation over folds:",
+        _table(rows),
+        f"{TITLES[MAIN]} within each fold (mean of seeds):",
+        _table(each),
+    ]
 
 
 def _classes(report: dict[str, Any]) -> list[str]:

@@ -100,6 +100,10 @@ def prepared(paths: Sequence[str], recipe: Recipe, finish: Finish = as_it_is) ->
     for path in paths:
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such recording")
+        if Path(path).is_dir() and not Path(path).suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
+            raise ValueError(
+                f"{path} is a folder, neither a store nor a recording: give its files, such as {path}/*.edf"
+            )
     with tempfile.TemporaryDirectory(prefix="codebrain-") as folder:
         rows: list[Recording] = []
         shards: list[Shard] = []

@@ -144,6 +144,7 @@ def test_what_cannot_be_predicted_or_embedded_is_refused_with_the_reason(command
     volts = record(tmp_path / "volts.edf", gain=1e3)
     foreign = record(tmp_path / "foreign.edf", labels=("EEG O1", "EEG O2"))
     ckpt = ["--ckpt", str(model)]
+    refused("is a folder, neither a store nor a recording", str(tmp_path), *ckpt)
     refused("no such recording", "nowhere.edf", *ckpt, error=FileNotFoundError)
     refused("wrong unit\\?.*microvolts, above the 1000 that EEG can have", str(volts), *ckpt)
     refused("none of the wanted channels; it has EEG O1, EEG O2", str(foreign), *ckpt)

@@ -131,6 +131,10 @@ def test_both_forms_have_the_same_numbers_and_json_is_strict(tmp_path):
     read = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
     assert read["arms"]["codebrain"]["test"]["metrics"]["auroc"]["by_seed"][-1] is None
     text = (tmp_path / "report.md").read_text()
+    for line in (0, 1):
+        value = read["arms"]["codebrain"]["test"]["metrics"]["auroc"]["by_seed"][line]
+        row = next(row for row in text.splitlines() if row.startswith(f"| CodeBrain | {line} |"))
+        assert f"{value:.3f}" in row
     assert f"{read['arms']['codebrain']['test']['metrics']['auroc']['mean']:.3f}" in text
     assert text.count("| S") == 6, "a line for each test subject"
 
@@ -170,6 +174,17 @@ def test_a_single_validation_is_a_dot_and_several_are_a_line(tmp_path):
         trial = Result(0, 0, {}, {"best_step": 4}, tmp_path)
         left, right = figures.learning(content, [trial]).axes
         assert {line.get_marker() for line in (*left.lines, right.lines[0])} == {marker}
+
+
+def test_report_md_says_in_bold_when_a_baseline_wins_and_lists_the_folds():
+    content, _ = make(n_folds=3, skills=(0.5, 3.0))
+    lines = markdown.to_markdown(content).splitlines()
+    assert [line for line in lines[:8] if line.startswith("- **CodeBrain does NOT beat log band power + linear: auroc")]
+    first = lines.index("CodeBrain within each fold (mean of seeds):") + 4
+    by_fold = content["arms"]["codebrain"]["test"]["folds"]["auroc"]["by_fold"]
+    for number, value in enumerate(by_fold):
+        assert lines[first + number].startswith(f"| {number} |")
+        assert f"{value:.3f}" in lines[first + number]
 
 
 def test_pictures_are_drawn(tmp_path):

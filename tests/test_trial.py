@@ -1,0 +1,81 @@
+"""What a trial hands to the training loop: every setting of a run arrives where it acts."""
+
+import pytest
+import torch
+
+import finetune.trial
+from codebrain.data.windows import Request
+from finetune import cli
+from finetune.task import Task
+from tests.reference_finetune import TINY, write_task_store
+
+
+class Stopped(Exception):
+    """Raised in place of a training."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    names = ("a", "b", "c")
+    return write_task_store(tmp_path_factory.mktemp("data") / "store", class_names=names, per_subject=7)
+
+
+@pytest.fixture
+def handed(store, tmp_path, monkeypatch):
+    """A function from flags to the loop's arguments, and the run's."""
+
+    def of(*flags):
+        found = {}
+
+        def fit(run, **options):
+            found.update(options, run=run)
+            raise Stopped
+
+        monkeypatch.setattr(finetune.trial, "fit", fit)
+        with pytest.raises(Stopped):
+            cli.run_command(["--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / 'r'}", *TINY, *flags])
+        return found
+
+    return of
+
+
+def scales(options):
+    """Rate of each parameter relative to the backbone's."""
+    named = {id(parameter): name for name, parameter in options["model"].named_parameters()}
+    return {named[id(p)]: group["lr_scale"] for group in options["groups"] for p in group["params"]}
+
+
+def test_the_head_has_a_rate_of_its_own_and_layers_decay_towards_the_input(handed):
+    options = handed("--optim.lr", "1e-3", "--training.head_lr", "4e-3", "--training.layer_decay", "0.5")
+    rate = scales(options)
+    assert rate["head.classify.0.weight"] == pytest.approx(4)
+    assert rate["backbone.norm.weight"] == 1
+    assert rate["backbone.blocks.0.expand.bias"] == 0.5
+    assert rate["backbone.patch_embedding.spectral.weight"] == 0.25
+
+
+def test_a_probe_trains_the_head_alone(handed):
+    options = handed("--mode", "probe", "--training.head_lr", "4e-3")
+    assert not [name for name in scales(options) if name.startswith("backbone")]
+    assert options["optim"].lr == 4e-3
+
+
+def test_a_batch_is_computed_in_parts(handed):
+    loop = handed("--training.batch_size", "12", "--training.micro_batch", "4")["run"].loop
+    assert (loop.batch_size, loop.accumulation) == (4, 3)
+
+
+@pytest.mark.parametrize(("mode", "smoothing"), [("none", "0"), ("balanced", "0.2")])
+def test_class_weights_and_label_smoothing_are_in_the_loss(handed, store, mode, smoothing):
+    options = handed("--training.class_weights", mode, "--training.label_smoothing", smoothing)
+    train, model = options["train"], options["model"].eval()
+    batch = train[Request(train.ids()[:10])]
+    task = Task.of(store)
+    weights = task.class_weights(train.labels(), mode)
+    assert (weights.min() < weights.max()) == (mode == "balanced")
+    with torch.no_grad():
+        loss, _ = options["loss_fn"](model, batch, torch.Generator())
+        log_p = model(batch.x).log_softmax(1)
+    k = 3
+    target = torch.full((10, k), float(smoothing) / k) + (1 - float(smoothing)) * torch.eye(k)[batch.label]
+    torch.testing.assert_close(loss, (-(target * log_p).sum(1) * weights[batch.label]).mean())
