@@ -17,6 +17,7 @@ from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
 from data_prep.tasks.catalogue import BEGIN, END, markdown
 from tests import datasets_on_disk as on_disk
+from tests.recordings import noise, write_edf
 from tests.test_prep import prep
 from tests.test_tasks import prepare
 
@@ -464,6 +465,24 @@ def test_a_recording_without_labels_is_a_row_with_the_reason(name, missing, reas
     store = Prepared(DATA_SETS[name](), folder, tmp_path / "s").store
     reasons = [row.reason for row in store.recordings if reason in row.reason]
     assert len(reasons) == 1
+
+
+def test_two_subgroups_of_isruc_are_told_apart(tmp_path) -> None:
+    for group in ("group1", "group3"):
+        (tmp_path / group / "1").mkdir(parents=True)
+        (tmp_path / group / "1" / "1.rec").touch()
+    with pytest.raises(ValueError, match="several nights of a subject: give the folder of subgroup 1 alone"):
+        DATA_SETS["isruc_s1"]().sources(str(tmp_path))
+    assert len(DATA_SETS["isruc_s1"]().sources(str(tmp_path / "group1"))) == 1
+
+
+def test_the_class_of_tuab_is_that_of_the_folder_next_to_the_recording(tmp_path) -> None:
+    file = tmp_path / "abnormal" / "edf" / "train" / "normal" / "01_tcp_ar" / "aaaaaaaa_s001_t000.edf"
+    write_edf(file, noise(2, 20, 250.0), 250.0, labels=["EEG FP1-REF", "EEG F7-REF"])
+    data_set = DATA_SETS["tuab"]()
+    (source,) = data_set.sources(str(tmp_path / "abnormal"))
+    (stretch,) = data_set.stretches(source, data_set.open(source, data_set.recipe()))
+    assert data_set.about.class_names[stretch.label] == "normal"
 
 
 def test_missing_answers_of_bcic2020_are_named(disk, tmp_path) -> None:

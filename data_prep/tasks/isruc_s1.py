@@ -42,7 +42,9 @@ class IsrucS1(DataSet):
 
     def sources(self, path: str) -> list[Source]:
         """One night per subject, in a folder with the subject's number."""
-        found = self.find(path, r"(?P<subject>\d{1,3})/(?P=subject)\.rec")
+        found = list(self.find(path, r"(?P<subject>\d{1,3})/(?P=subject)\.rec"))
+        if len({source.subject for _, source in found}) < len(found):
+            raise ValueError(f"{path} holds several nights of a subject: give the folder of subgroup 1 alone")
         return [with_part(source, side(int(match["subject"]) - 1, 80, 90)) for match, source in found]
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:

@@ -1,5 +1,6 @@
 """TUH Abnormal EEG Corpus 3.0.1 (Lopez et al. 2015): whether a clinical recording as a whole is abnormal."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,17 +46,20 @@ class Tuab(DataSet):
         """The recordings of the montage 01_tcp_ar."""
         found = list(self.find(path, _FILE))
         training = {
-            kind: first_of((m["subject"] for m, _ in found if m["half"] == "train" and m["kind"] == kind), 0.8)
+            kind: first_of(
+                (m["subject"] for m, _ in found if m["half"].lower() == "train" and m["kind"].lower() == kind), 0.8
+            )
             for kind in ("abnormal", "normal")
         }
         anyhow = set().union(*training.values())
         sources = []
         for match, source in found:
             trains = training[match["kind"].lower()] if self.keeps("split_within_class") else anyhow
-            part = "test" if match["half"] == "eval" else "train" if match["subject"] in trains else "valid"
+            part = "test" if match["half"].lower() == "eval" else "train" if match["subject"] in trains else "valid"
             sources.append(with_part(source, part))
         return sources
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
-        """The whole recording has the class of its folder."""
-        return whole(recording, int("abnormal" in source.file.split("/")))
+        """The whole recording has the class of its folder, the last of that name in its path."""
+        (kind,) = re.findall(r"/(abnormal|normal)/01_tcp_ar/", source.file.lower())[-1:]
+        return whole(recording, self.about.class_names.index(kind))

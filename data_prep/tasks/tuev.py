@@ -59,9 +59,12 @@ class Tuev(DataSet):
     def sources(self, path: str) -> list[Source]:
         """The recordings of both halves; a folder is a subject."""
         found = list(self.find(path, r"(?P<half>train|eval)/(?P<subject>\w+)/[^/]+\.edf"))
-        trains = first_of((match["subject"] for match, _ in found if match["half"] == "train"), 0.8)
+        trains = first_of((match["subject"] for match, _ in found if match["half"].lower() == "train"), 0.8)
         return [
-            with_part(source, "test" if match["half"] == "eval" else "train" if match["subject"] in trains else "valid")
+            with_part(
+                source,
+                "test" if match["half"].lower() == "eval" else "train" if match["subject"] in trains else "valid",
+            )
             for match, source in found
         ]
 
