@@ -225,7 +225,8 @@ def peak_memory(name: str, size: str, window: int, task: str, options: argparse.
 
 def cpu_memory(sender: Any, name: str, size: str, window: int, task: str, options: argparse.Namespace) -> None:
     model, x = build(name, size, window, options).train(task == "training"), windows(size, options)
-    before = resident_gb()
+    before = status_gb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of building the model
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + int(options.memory_limit * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -234,11 +235,13 @@ def cpu_memory(sender: Any, name: str, size: str, window: int, task: str, option
     except (RuntimeError, MemoryError):
         sender.send(None)
         return
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9 - before)
+    sender.send(status_gb("VmHWM") - before)
 
 
-def resident_gb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e9
+def status_gb(field: str) -> float:
+    """Return a figure of this process: resident memory (VmRSS) or its peak (VmHWM)."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[field].split()[0]) * 1024 / 1e9
 
 
 def cuda_memory(name: str, size: str, window: int, task: str, options: argparse.Namespace) -> float | None:
@@ -276,7 +279,8 @@ def table(results: list[dict[str, Any]]) -> str:
         "| task | size | window | batch | model | s/step | us/token | faster | GB | less memory | of peak |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    machines = {json.dumps(result["machine"]) for result in results}
+    described = ("device", "threads", "torch", "dtype")
+    machines = {", ".join(f"{name} {result['machine'][name]}" for name in described) for result in results}
     return "\n".join([*sorted(machines), "", *head, *(row for result in results for row in rows(result))])
 
 

@@ -25,6 +25,12 @@ N_HEADS = 4
 KERNELS_PER_FEATURE = 4
 """Output channels of SGConv."""
 
+POSITIVE_SIZES = (
+    *("patch_size", "res_channels", "skip_channels", "out_channels", "num_res_layers"),
+    *("conv_out_chans", "conv_groups", "proj_kernel_size", "proj_refine_kernel"),
+)
+"""Sizes of which there must be at least one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
@@ -74,7 +80,7 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         # A YAML file and a JSON file hold a pair as a list.
         object.__setattr__(self, "pos_kernel", tuple(self.pos_kernel))
-        for name in ("patch_size", "res_channels", "skip_channels", "out_channels", "num_res_layers", "conv_out_chans"):
+        for name in POSITIVE_SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("drop_prob", "spectral_dropout"):
@@ -87,6 +93,11 @@ class BackboneConfig:
         if self.conv_out_chans % self.conv_groups:
             raise ValueError(
                 f"conv_out_chans={self.conv_out_chans} must be a multiple of conv_groups={self.conv_groups}"
+            )
+        if self.proj_padding < 0 or self.emb_dim < 1:
+            raise ValueError(
+                f"a first filter of proj_kernel_size={self.proj_kernel_size} with proj_padding={self.proj_padding}, "
+                f"0 or more, must fit into a patch of patch_size={self.patch_size}"
             )
         if any(size % 2 == 0 for size in (*self.pos_kernel, self.proj_refine_kernel)):
             raise ValueError(

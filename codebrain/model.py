@@ -107,6 +107,9 @@ class CodeBrain(HubModel, nn.Module):
         self._n_chans = _channel_count(n_chans, chs_info)
         self._chs_info = chs_info
         self._n_times, self._input_window_seconds, self._sfreq = _window(n_times, input_window_seconds, sfreq)
+        for name in ("mlp_hidden_multiplier", "codebook_size_t", "codebook_size_f"):
+            if arguments[name] < 1:
+                raise ValueError(f"{name}={arguments[name]} must be at least 1")
         self.patch_size = patch_size
         self.out_channels = out_channels
         self.drop_prob = drop_prob
@@ -319,6 +322,9 @@ class MaskedTokenModel(HubModel, nn.Module):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build a model from a config of this class or of :class:`CodeBrain`, without weights."""
+        unknown = sorted(config.keys() - CodeBrain.__init__.__annotations__.keys() - {"braindecode_version"})
+        if unknown:
+            raise ValueError(f"unknown arguments of {cls.__name__}: {', '.join(unknown)}")
         missing = [name for name in ("codebook_size_t", "codebook_size_f") if name not in config]
         if missing:
             raise ValueError(f"{' and '.join(missing)} not known: the checkpoint has no code heads, so pass the sizes")
@@ -333,6 +339,8 @@ class MaskedTokenModel(HubModel, nn.Module):
 def _checked_patches(x: Tensor, backbone: EEGSSM) -> Tensor:
     """Cut (B, C, T) into patches of the backbone's dtype, or say what is wrong with it."""
     patches = patchify(x, backbone.config.patch_size)
+    if 0 in patches.shape[:2]:
+        raise ValueError(f"an empty batch of shape {tuple(x.shape)}: at least one window of one channel is needed")
     # Only where looking at the values costs no synchronisation with a device, and no graph break.
     if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(patches).all():
         windows = (~torch.isfinite(patches)).flatten(1).any(dim=1).nonzero().flatten().tolist()
@@ -352,13 +360,19 @@ def _code_logits(features: Tensor, mask: Tensor | None, head_t: nn.Linear, head_
 def _channel_count(n_chans: int | None, chs_info: Sequence[Mapping[str, Any]] | None) -> int | None:
     if n_chans is not None and chs_info is not None and len(chs_info) != n_chans:
         raise ValueError(f"n_chans={n_chans} contradicts chs_info, which describes {len(chs_info)} channels")
-    return len(chs_info) if n_chans is None and chs_info is not None else n_chans
+    count = len(chs_info) if n_chans is None and chs_info is not None else n_chans
+    if count is not None and count < 1:
+        raise ValueError(f"n_chans={count} must be at least 1")
+    return count
 
 
 def _window(
     n_times: int | None, seconds: float | None, sfreq: float | None
 ) -> tuple[int | None, float | None, float | None]:
     """Complete samples, seconds and sampling rate of a window: any two of them give the third."""
+    for name, value in (("n_times", n_times), ("input_window_seconds", seconds), ("sfreq", sfreq)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value} must be positive")
     if n_times is not None and seconds is not None and sfreq is not None and n_times != round(seconds * sfreq):
         raise ValueError(
             f"n_times={n_times} contradicts input_window_seconds={seconds} * sfreq={sfreq} = {round(seconds * sfreq)}"

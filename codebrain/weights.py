@@ -173,8 +173,13 @@ def _to_our_shape(name: str, value: Tensor) -> Tensor:
 
 def _join_kernels(ours: dict[str, Tensor], prefix: str) -> None:
     """Replace the kernels of one SGConv by one tensor, and its constants by the norm that they lead to."""
-    count = sum(name.startswith(f"{prefix}kernel_list.") for name in ours)
-    kernel = torch.cat([ours.pop(f"{prefix}kernel_list.{index}") for index in range(count)], dim=-1)
+    names = [name for name in ours if name.startswith(f"{prefix}kernel_list.")]
+    in_order = [f"{prefix}kernel_list.{index}" for index in range(len(names))]
+    if set(names) != set(in_order):
+        raise ValueError(
+            f"the kernels {prefix}kernel_list. are not 0, 1, 2 ... but {_some(sorted(names))}: one is missing"
+        )
+    kernel = torch.cat([ours.pop(name) for name in in_order], dim=-1)
     decay = ours.pop(f"{prefix}multiplier", None)
     if decay is not None and not torch.all(decay == DECAY):
         raise ValueError(
@@ -335,8 +340,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a config.json of ours or braindecode's as constructor arguments."""
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__} instead of named arguments")
     kind = config.pop("model_type", MODEL_TYPE)
     if kind != MODEL_TYPE:
         raise ValueError(f"{path.parent} holds a model of type {kind!r}, expected {MODEL_TYPE!r}: pass a backbone")
@@ -493,7 +500,10 @@ class HubModel(PyTorchModelHubMixin):
         files = resolve(source, **hub)
         state_dict = to_ours(read_state_dict(files.weights))
         config = read_config(files.config) if files.config else infer_config(state_dict)
-        model = cls.from_config({**config, **overrides})
+        try:
+            model = cls.from_config({**config, **overrides})
+        except TypeError as error:
+            raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error
         model.load_report = load(model, state_dict)  # type: ignore[arg-type]
         logger.info("%s: %s", source, model.load_report)
         return model.eval()  # type: ignore[attr-defined]

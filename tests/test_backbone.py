@@ -176,7 +176,7 @@ def test_compiles_as_one_graph_with_a_dynamic_batch(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"swa_window_size": 3}])
+@pytest.mark.parametrize("options", [{}, {"swa_window_size": 5}])
 def test_compiles_with_inductor(options):
     compiled_equals_eager("inductor", options)
 
@@ -185,6 +185,9 @@ def test_compiles_with_inductor(options):
     ("options", "message"),
     [
         ({"swa_window_size": 4}, "swa_window_size=4 must be odd"),
+        ({"conv_groups": 0}, "conv_groups=0 must be at least 1"),
+        ({"proj_padding": -1}, "proj_padding=-1"),
+        ({"proj_kernel_size": 300}, "proj_kernel_size=300.*must fit into a patch of patch_size=200"),
         ({"conv_out_chans": 24}, "multiple of conv_groups=5"),
         ({"pos_kernel": (4, 7)}, "must be odd"),
         ({"num_res_layers": 0}, "num_res_layers=0 must be at least 1"),

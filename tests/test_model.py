@@ -87,6 +87,12 @@ def test_any_two_of_samples_seconds_and_rate_give_the_third(given):
         ({"n_times": None}, "n_times not specified"),
         ({"n_times": 150}, "shorter than one patch of 200"),
         ({"n_outputs": 0}, "n_outputs=0 must be at least 1"),
+        ({"n_chans": 0}, "n_chans=0 must be at least 1"),
+        ({"n_times": -850}, "n_times=-850 must be positive"),
+        ({"sfreq": 0}, "sfreq=0 must be positive"),
+        ({"input_window_seconds": float("nan")}, "input_window_seconds=nan must be positive"),
+        ({"codebook_size_f": 0}, "codebook_size_f=0 must be at least 1"),
+        ({"mlp_hidden_multiplier": 0}, "mlp_hidden_multiplier=0"),
         ({"swa_window_size": 2}, "must be odd"),
     ],
 )
@@ -107,6 +113,8 @@ def test_unspecified_properties_say_what_to_pass():
     [
         (torch.zeros(2, 4, 850), "built for 3 channels and 4 patches of 200 samples, got 4 channels and 4 patches"),
         (torch.zeros(2, 3, 1050), "got 3 channels and 5 patches"),
+        (torch.zeros(0, 3, 850), "an empty batch"),
+        (torch.zeros(2, 0, 850), "an empty batch"),
         (torch.zeros(2, 3, 199), "199 samples is shorter than one patch"),
         (torch.zeros(3, 850), "expected a signal of shape"),
         (torch.full((2, 3, 850), float("nan")), r"NaN or infinite samples in windows \[0, 1\]"),
@@ -159,6 +167,8 @@ def test_the_pretraining_config_builds_both_models():
 def test_a_config_with_an_unknown_key_or_a_foreign_type_is_refused():
     with pytest.raises(ValueError, match="unknown arguments of CodeBrain: widht"):
         CodeBrain.from_config({"widht": 3})
+    with pytest.raises(ValueError, match="unknown arguments of MaskedTokenModel: widht"):
+        MaskedTokenModel.from_config({"widht": 3})
     with pytest.raises(ValueError, match=r"'os\.system' is not in torch\.nn"):
         CodeBrain.from_config({"activation": "os.system"})
 

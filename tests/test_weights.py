@@ -171,6 +171,13 @@ def test_another_decay_is_refused():
         to_ours(state_dict)
 
 
+def test_a_missing_kernel_is_named():
+    state_dict = to_braindecode(codebrain().state_dict())
+    del state_dict["residual_layer.residual_blocks.1.sgconv.kernel_list.2"]
+    with pytest.raises(ValueError, match=r"blocks\.1\.sgconv\.kernel_list.*one is missing"):
+        codebrain().load_state_dict(state_dict)
+
+
 class _Bomb:
     def __reduce__(self):
         return print, ("a pickle ran code",)
@@ -225,8 +232,21 @@ def test_a_tokenizer_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "codebrain-tokenizer"}))
     with pytest.raises(ValueError, match="'codebrain-tokenizer', expected 'codebrain'"):
         CodeBrain.from_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="no valid JSON"):
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "no valid JSON"),
+        (b"\xff\xfe{}", "no valid JSON"),
+        (b"[1]", "holds a list instead of named arguments"),
+        (b'{"res_channels": "wide"}', r"config\.json: an argument has a value of another kind"),
+    ],
+)
+def test_a_damaged_config_is_refused(tmp_path, content, message):
+    codebrain().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
         CodeBrain.from_pretrained(tmp_path)
 
 
