@@ -81,7 +81,7 @@ def main() -> None:
         model.mean += torch.randn(16, generator=generator)
         if config.fault == "sigterm" and step[0] == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        if config.fault == "worker" and step[0] == 5:
+        if config.fault == "worker" and step[0] == 5 and run.rank == run.world - 1:
             for worker in multiprocessing.active_children():
                 worker.kill()
         if config.fault == "slow":
