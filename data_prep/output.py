@@ -58,12 +58,13 @@ class Preparation:
     def run(self, engine: EngineConfig, shard: str | None = None) -> int:
         """Do what is missing, write the store and say what came of it. Returns the exit code."""
         part, parts = _part_of(shard)
+        if parts > 1 and self.report:
+            raise ValueError("--report shows a whole store: give it with the last command, the one without --shard")
         folder = Path(self.store)
         keys = self._plan(folder)
         known = {source.key: source for source in self.sources}
         gone = [row for row, key in enumerate(keys) if key not in known]
         jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
-        _check_not_others(folder, jobs)
         mine = [job for job in jobs if job.row % parts == part]
         if any(read_result(job) is None for job in mine):
             # From here until the end the index would not fit what lies beside it.
@@ -117,8 +118,10 @@ class Preparation:
         elif folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
         known = set(rows)
-        added = [source.key for source in self.sources if source.key not in known]
-        _check_not_renamed(folder, known - {source.key for source in self.sources}, added)
+        given = {source.key: source for source in self.sources}
+        added = [key for key in given if key not in known]
+        _check_not_renamed(folder, known - set(given), added)
+        _check_not_others(folder, [self._job(row, given[key]) for row, key in enumerate(rows) if key in given])
         if added or not rows:
             rows = [*rows, *added]
             path.parent.mkdir(parents=True, exist_ok=True)

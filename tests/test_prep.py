@@ -267,6 +267,7 @@ def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys)
         (["corpus", "{data}", "--output", "{out}", "--windows.second", "3"], "windows.seconds"),
         (["corpus", "{data}", "--output", "{out}", "--windows.seconds", "long"], "seconds"),
         (["corpus", "{data}", "--output", "{out}", "--shard", "3/2"], "1 <= i <= n"),
+        (["corpus", "{data}", "--output", "{out}", "--shard", "1/2", "--report", "r.html"], "a whole store"),
         (["corpus", "{data}", "--output", "{out}", "--backend", "dask"], "--scheduler"),
         (["corpus", "{data}", "--output", "{out}", "--workers", "-2"], "--workers is -2"),
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "("], "no regular expression"),
