@@ -11,8 +11,9 @@ DEMO ?= demo_run
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --run_dir $(DEMO) $(if $(DATA),--data $(DATA)) $(if $(TASK),--task $(TASK))
 
+# A worker per core, each test file on one of them.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
