@@ -23,6 +23,7 @@ from typing import Any
 from codebrain.config import command, parse
 from codebrain.data.format import Store
 from codebrain.training.logging import read_metrics
+from data_prep.tasks import DATA_SETS
 
 SMALL = "data_prep/configs/small.yaml"
 EYES = "examples/eyes.yaml"
@@ -53,6 +54,8 @@ def main() -> int:
     config = parse(DemoConfig, prog="demo.py", description=(__doc__ or "").splitlines()[0])
     if config.task and not config.data:
         raise ValueError(f"--task {config.task} needs --data, the folder of its recordings")
+    if config.task and config.task not in DATA_SETS:
+        raise ValueError(f"--task {config.task} is none of {', '.join(DATA_SETS)}")
     folder = Path(config.run_dir)
     recordings = Path(config.data) if config.data else folder / "recordings"
     corpus, tasks = folder / "corpus", folder / "task"
