@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
+from codebrain.config import command
 from codebrain.data.windows import SplitConfig, WindowDataset, split_subjects
 from codebrain.training.sampling import eval_batches
 from tokenizer import DualTokenizer
@@ -26,7 +27,7 @@ Floats = npt.NDArray[np.float32]
 EXACT_UP_TO = 1024  # codes; more are fitted by mini-batches
 
 
-def main() -> None:
+def main() -> int:
     options = parse()
     tokenizer = DualTokenizer.from_pretrained(options.tokenizer)
     train, valid = split_subjects(WindowDataset(options.data), SplitConfig(valid_subjects=options.held_out))
@@ -38,6 +39,7 @@ def main() -> None:
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
 
 
 def parse() -> argparse.Namespace:
@@ -102,4 +104,4 @@ def table(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -113,9 +113,11 @@ def draw(options: argparse.Namespace, names: list[str]) -> None:
         for name in names:
             lines = [line for line in read_metrics(folder(options, name)) if f"valid/{key}" in line]
             axis.plot([line["step"] for line in lines], [line[f"valid/{key}"] for line in lines], "o-", label=name)
+        if key.endswith("_ev"):
+            axis.set_ylim(bottom=-0.2)  # an untrained decoder is anywhere below
         axis.set_title(f"{key.replace('_', ' ')}, held-out subjects", fontsize=9)
         axis.set_xlabel("step (optimizer updates)")
-    figure.axes[-1].legend(fontsize=6)
+    figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=7)
     figure.savefig(options.output / "curves.png", dpi=130)
 
 

@@ -37,14 +37,16 @@ Step = Callable[[], object]
 
 def main() -> None:
     options = parse()
-    results = [compare("stage-1 step", "batch", size, options) for size in options.batches]
-    results += [compare("quantiser step", "vectors", size, options) for size in options.vectors]
-    report = {
-        "machine": {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__},
-        "results": results,
-    }
+    wanted = [("stage-1 step", "batch", size) for size in options.batches]
+    wanted += [("quantiser step", "vectors", size) for size in options.vectors]
+    machine = {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__}
+    results: list[dict[str, Any]] = []
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    for what, unit, size in wanted:
+        results.append(compare(what, unit, size, options))
+        # After each: what was measured is kept if the next one does not fit the memory or the time.
+        report = {"machine": machine, "results": results}
+        (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(results))
 
 

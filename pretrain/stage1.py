@@ -20,6 +20,7 @@ from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset
 from codebrain.training import launch
 from codebrain.training.figures import Panel, curves
 from codebrain.training.launch import LoopConfig, Run
+from codebrain.training.logging import read_metrics
 from codebrain.training.loop import fit
 from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
@@ -33,14 +34,15 @@ from tokenizer.usage import CollapseConfig, CollapseWatch, usage
 
 CENTRING_WINDOWS = 64  # training windows whose mean spectrum is the origin of amplitudes
 PICTURED_WINDOWS = 2000  # held-out windows that the pictures are drawn from, at most
+WATCHED = {"codes_in_use_t": "temporal", "codes_in_use_f": "frequency"}
 PANELS = [
     Panel("loss", "loss"),
     Panel("waveform_ev", "explained variance, waveform"),
     Panel("amplitude_ev", "explained variance, amplitude"),
     Panel("phase_cosine", "cosine of the phase error"),
-    Panel("codes_in_use_t", "temporal codes in use, share"),
+    Panel("codes_in_use_t", "temporal codes in use, share", limits=(0.0, 1.02)),
     Panel("perplexity_t", "temporal perplexity, codes"),
-    Panel("codes_in_use_f", "frequency codes in use, share"),
+    Panel("codes_in_use_f", "frequency codes in use, share", limits=(0.0, 1.02)),
     Panel("perplexity_f", "frequency perplexity, codes"),
     *(Panel(f"waveform_ev_{band}", f"explained power, {band}") for band in BANDS_HZ),
     Panel("loss_contrastive", "NT-Xent, nats"),
@@ -137,7 +139,7 @@ class Stage1:
         self, config: Stage1Config, run: Run, model: DualTokenizer, train: WindowDataset, valid: WindowDataset
     ) -> None:
         self.config, self.run, self.model, self.train, self.valid = config, run, model, train, valid
-        self.watch = CollapseWatch(config.collapse)
+        self.watch: CollapseWatch | None = None
         self.first_quantised = max(1, round(config.start.share * config.loop.total_steps))
 
     def centre(self) -> None:
@@ -158,6 +160,10 @@ class Stage1:
     def after_update(self, step: int, generator: torch.Generator) -> dict[str, float]:
         """Start the codebooks when it is time, move them after that, and log their use. Collective."""
         loop, done = self.config.loop, step + 1
+        if self.watch is None:
+            # Not before the first update: all processes have the checkpoint then, and none has written a line since.
+            self.watch = self._watch()
+        average_norms(self.model, self.run.world)
         revived = self.model.update_codebooks(generator)
         if not self.model.started and done >= self.first_quantised:
             self._start_codebooks(generator)
@@ -211,7 +217,8 @@ class Stage1:
         draw_usage(atlas.hits, self.run.figures / "usage.png")
         if first is not None:
             draw_reconstructions(model, first.x, first.ch_names, self.run.figures / "reconstructions.png")
-        curves(self.run.path, PANELS)
+        start = {self.first_quantised: "codes start"} if self.config.model.codebook_start == "kmeans" else {}
+        curves(self.run.path, PANELS, marks=start)
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
         """What stands in for quantisation; drawn for all windows of the step, wherever they are computed."""
@@ -246,8 +253,15 @@ class Stage1:
             return
         found = _usage([book.book.take_recent_hits() for book in self.model.quantizers().values()])
         self.run.log(done, {f"train/{name}": value for name, value in found.items()})
-        names = {"codes_in_use_t": "temporal", "codes_in_use_f": "frequency"}
-        self.watch.look({title: found[name] for name, title in names.items() if name in found})
+        assert self.watch is not None, "after_update made it"
+        self.watch.look({title: found[name] for name, title in WATCHED.items() if name in found})
+
+    def _watch(self) -> CollapseWatch:
+        """A watch that knows the log lines of a run that is taken up."""
+        watch = CollapseWatch(self.config.collapse)
+        for line in read_metrics(self.run.path):
+            watch.recall({title: line[f"train/{name}"] for name, title in WATCHED.items() if f"train/{name}" in line})
+        return watch
 
     def _batches(self, dataset: WindowDataset, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         size = self.config.loop.eval_batch_size or self.config.loop.batch_size
@@ -267,6 +281,17 @@ class Stage1:
         moved = [tensor.to(self.run.device) for tensor in tensors]
         all_reduce(*moved)
         return moved
+
+
+def average_norms(model: nn.Module, n_processes: int) -> None:
+    """Give every process the mean of all processes' running statistics of batch norm. Collective.
+
+    Otherwise the one process that writes a checkpoint would write only its own.
+    """
+    for name, running in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            all_reduce(running)
+            running.div_(n_processes)
 
 
 def count_patches(dataset: WindowDataset, patch_size: int) -> int:

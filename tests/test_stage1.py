@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,3 +156,31 @@ def test_a_codebook_that_could_never_start_is_refused(
     monkeypatch.setattr(sys, "argv", line)
     with pytest.raises(ValueError, match=message):
         stage1.main()
+
+
+def test_a_run_taken_up_remembers_that_its_codebook_was_in_danger(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [{"step": step, "train/codes_in_use_t": 0.01, "train/codes_in_use_f": 0.9} for step in (4, 8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = stage1.Stage1.__new__(stage1.Stage1)
+    task.config = stage1.Stage1Config(data=[], run_dir=str(tmp_path))
+    task.run = SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
+    watch = task._watch()
+    assert not caplog.messages
+    watch.look({"temporal": 0.02, "frequency": 0.9})
+    assert len(caplog.messages) == 1
+    assert "temporal codebook has collapsed: 2.0% of its codes in use over the last 3 log lines" in caplog.text
+
+
+@pytest.mark.slow
+def test_batch_norm_on_two_processes_is_taken_up_with_the_same_bits(store: Store, tmp_path: Path) -> None:
+    options = {"model__conv_norm": "batch", "loop__batch_size": 4}
+    first = train(store, tmp_path / "whole", 2, **options)
+    again = tmp_path / "again"
+    shutil.copytree(first, again, ignore=shutil.ignore_patterns(f"step-{STEPS:08d}", "export", "summary.json"))
+    train(store, again, 2, **options)
+    before, after = weights(first), weights(again)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert any(name.endswith("running_var") for name in before)
+    assert metrics(again) == metrics(first)

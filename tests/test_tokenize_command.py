@@ -112,6 +112,8 @@ def test_large_codebooks_get_wider_numbers(tmp_path: Path) -> None:
     [
         ({"--output": "codes.csv"}, r"must end in \.npz"),
         ({"--window_seconds": "21"}, "takes up to 20 s"),
+        ({"--device": "cuda:99"}, r"--device cuda:99 cannot be used .*; here are cpu"),
+        ({"--window_seconds": "10", "--channels.names": "Q9"}, "none of the wanted channels; it has EEG Fp1, EEG T3"),
         ({"--tokenizer": "nowhere"}, "nowhere: no such file"),
         ({"recording": "missing.edf"}, r"missing\.edf: no such recording"),
     ],
@@ -132,3 +134,58 @@ def test_mistakes_are_said(
     error = capsys.readouterr().err
     assert re.search(f"^error: .*{message}", error, re.MULTILINE)
     assert not list(tmp_path.iterdir())
+
+
+def write_edf(path: Path, volts: np.ndarray, labels: list[str]) -> Path:
+    raw = mne.io.RawArray(volts, mne.create_info(labels, 256.0, "eeg"), verbose="error")
+    mne.export.export_raw(path, raw, verbose="error")
+    return path
+
+
+def line(recording: Path, tokenizer: Path, folder: Path) -> list[str]:
+    """Arguments of the command; the codes go to `folder`."""
+    flags = {"--tokenizer": str(tokenizer), "--output": str(folder / "codes.npz"), "--window_seconds": "10"}
+    return [str(recording), *(part for flag in flags.items() for part in flag)]
+
+
+def noise_volts(n_channels: int, seconds: int = 25) -> np.ndarray:
+    volts = np.random.default_rng(0).standard_normal((n_channels, 256 * seconds)).cumsum(-1)
+    return 20e-6 * (volts - volts.mean(-1, keepdims=True)) / volts.std(-1, keepdims=True)
+
+
+def test_flat_channels_are_named(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volts = noise_volts(3)
+    volts[1] = 0.0
+    path = write_edf(tmp_path / "flat.edf", volts, ["Fp1", "Cz", "O2"])
+    assert run(monkeypatch, *line(path, tokenizer, tmp_path)) == 0
+    assert "flat patches, whose codes stand for silence: Cz 100%" in capsys.readouterr().out
+    with np.load(tmp_path / "codes.npz") as written:
+        assert written["codes_t"].shape == (3, 25)
+
+
+def test_one_clipped_channel_is_enough(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_edf(tmp_path / "one.edf", noise_volts(1).clip(-30e-6, 30e-6), ["Cz"])
+    assert run(monkeypatch, *line(path, tokenizer, tmp_path)) == 0
+    assert "flat" not in capsys.readouterr().out
+    with np.load(tmp_path / "codes.npz") as written:
+        assert written["codes_f"].shape == (1, 25)
+
+
+def test_a_truncated_file_is_used_when_asked(
+    tokenizer: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut = tmp_path / "cut.edf"
+    whole = recording.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 4 // 5])
+    assert run(monkeypatch, *line(cut, tokenizer, tmp_path)) == 2
+    assert "--truncated keep" in capsys.readouterr().err
+    assert run(monkeypatch, *line(cut, tokenizer, tmp_path), "--truncated", "keep") == 0
+    assert "truncated: " in capsys.readouterr().out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tokenizer import Codes, DualTokenizer, LossConfig, TokenizerConfig, transformer
@@ -320,3 +321,15 @@ def test_attention_keeps_its_place_of_heads_in_the_weights() -> None:
     query, key, value = attention.qkv(x).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
     weights = (query @ key.transpose(-2, -1) / 4**0.5).softmax(-1)
     torch.testing.assert_close(attention(x), attention.out((weights @ value).transpose(1, 2).flatten(2)))
+
+
+def test_a_tokenizer_of_another_layout_is_said_in_a_line(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    del saved["encoder.trunk.norm.weight"], saved["encoder.trunk.norm.bias"]
+    save_file(saved, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"norm.weight is missing and 1 more like it. It was written by another"
+    ) as said:
+        DualTokenizer.from_pretrained(tmp_path)
+    assert len(str(said.value)) < 400 + len(str(tmp_path))

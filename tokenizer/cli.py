@@ -8,17 +8,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from codebrain.config import command, parse
 from codebrain.device import find_device
+from codebrain.patches import patchify
 from data_prep.clean import Chain, CleanConfig
 from data_prep.montage import MontageConfig, plan_montage
 from data_prep.read import GuardConfig, OpenRecording, Unit, UnusableError, check_amplitude, probe
 from tokenizer.model import Codes, DualTokenizer
+
+FLAT_UV = 0.5  # swing from lowest to highest below which a patch counts as flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,8 @@ class TokenizeConfig:
     """Seconds that the tokenizer sees at a time: its context, best as long as in its training."""
     unit: Unit = "auto"
     """Unit of the numbers in the file; `auto` believes its header."""
+    truncated: Literal["refuse", "keep"] = "refuse"
+    """Whether a file that ends before its header says is tokenized up to where it ends."""
     channels: MontageConfig = MontageConfig()
     """Which channels are tokenized; by default every scalp electrode."""
     clean: CleanConfig = field(default_factory=CleanConfig)
@@ -63,22 +70,22 @@ def _main() -> int:
     device = find_device(config.device)
     tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(device)
     try:
-        codes, ch_names, note = tokenize(config, tokenizer)
+        codes, ch_names, notes = tokenize(config, tokenizer)
     except UnusableError as error:
         raise ValueError(f"{config.recording} cannot be used: {error}") from error
     _write(output, codes, ch_names, tokenizer)
-    print(f"{output}: {codes.t.shape[0]} channels x {codes.t.shape[1]} patches{'; ' + note if note else ''}")
+    print("; ".join([f"{output}: {codes.t.shape[0]} channels x {codes.t.shape[1]} patches", *notes]))
     return 0
 
 
-def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, tuple[str, ...], str]:
-    """Codes (C, P) of a whole recording, the names of its C channels, and what had to be assumed of the file."""
+def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, tuple[str, ...], list[str]]:
+    """Codes (C, P) of a whole recording, the names of its C channels, and what a user should know of the file."""
     sizes = tokenizer.config
     n_patches = int(config.window_seconds * sizes.sfreq / sizes.patch_size)
     if not 1 <= n_patches <= sizes.max_patches:
         longest = sizes.max_patches * sizes.patch_size / sizes.sfreq
         raise ValueError(f"--window_seconds {config.window_seconds:g}: this tokenizer takes up to {longest:g} s")
-    recording = OpenRecording(Path(config.recording), unit=config.unit)
+    recording = OpenRecording(Path(config.recording), unit=config.unit, truncated=config.truncated)
     montage = plan_montage(recording.eeg_labels, config.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
@@ -90,19 +97,32 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     # As in the preparation: without a high-pass the offset is part of the signal.
     offset = found.offset_uv[:, None] if clean.l_freq is not None else 0.0
 
-    def read(start: int, stop: int) -> npt.NDArray[np.float64]:
+    def read(start: int, stop: int) -> npt.NDArray[np.floating]:
         x = recording.read(picks, start, stop) - offset
         _check_finite(x, montage.labels, start / recording.sfreq, recording.sfreq)
         return montage(x)
 
-    parts = [
-        tokenizer.encode(
-            torch.from_numpy(chain.clean(read, start, stop)).float()[None].to(config.device), montage.ch_names
-        )
-        for start, stop in _windows(chain.n_out // sizes.patch_size, n_patches, sizes.patch_size)
-    ]
+    parts, flat = [], []
+    for start, stop in _windows(chain.n_out // sizes.patch_size, n_patches, sizes.patch_size):
+        x_uv = torch.from_numpy(chain.clean(read, start, stop)).float()[None]
+        parts.append(tokenizer.encode(x_uv.to(config.device), montage.ch_names))
+        flat.append(_flat_patches(x_uv, sizes.patch_size))
     codes = Codes(*(torch.cat([getattr(part, name)[0] for part in parts], dim=-1).cpu() for name in ("t", "f")))
-    return codes, montage.ch_names, recording.note
+    notes = [recording.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
+    return codes, montage.ch_names, [note for note in notes if note]
+
+
+def _flat_patches(x_uv: Tensor, patch_size: int) -> Tensor:
+    """Whether nothing moves in each patch, (C, P), of one window (1, C, T) in microvolts."""
+    patches = patchify(x_uv, patch_size)[0]
+    return patches.amax(-1) - patches.amin(-1) < FLAT_UV
+
+
+def _flat_note(flat: Tensor, ch_names: Sequence[str]) -> str:
+    """Name the channels whose codes stand for silence, of flat patches (C, P)."""
+    share = flat.double().mean(-1)
+    found = [f"{name} {part:.0%}" for name, part in zip(ch_names, share.tolist(), strict=True) if part > 0]
+    return f"flat patches, whose codes stand for silence: {', '.join(found)}" if found else ""
 
 
 def _check_finite(x: npt.NDArray[np.float64], labels: Sequence[str], begin: float, sfreq: float) -> None:

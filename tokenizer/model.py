@@ -5,7 +5,7 @@ Shapes: B windows, C channels, T samples, P patches per channel, L samples per p
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -375,10 +375,8 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         names = {field.name for field in fields(TokenizerConfig)}
         model = cls(TokenizerConfig(**{name: value for name, value in saved.items() if name in names}))
         state_dict = weights.read_state_dict(files.weights)
-        try:
-            model.load_state_dict(state_dict)
-        except RuntimeError as error:
-            raise ValueError(f"{files.weights} does not fit its config.json: {error}") from error
+        _require_fit(model, state_dict, files.weights)
+        model.load_state_dict(state_dict)
         model.record = saved.get("record", {})
         return model.eval()
 
@@ -421,6 +419,26 @@ def montage_matrix(ch_names: Sequence[str]) -> Tensor:
         for electrode, sign in zip(electrode_index(pair or [name]), (1.0, -1.0), strict=False):
             row[electrode] = sign
     return rows
+
+
+def _require_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError, in one line, if tensors are missing, of another shape or unknown."""
+    expected = model.state_dict()
+    wrong = [
+        *(f"{name} is missing" for name in expected if name not in state_dict),
+        *(f"{name} is unknown" for name in state_dict if name not in expected),
+        *(
+            f"{name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
+            for name, value in state_dict.items()
+            if name in expected and value.shape != expected[name].shape
+        ),
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"{path} does not fit its config.json: {wrong[0]}{more}. It was written by another version of this project "
+            "or changed since; export the run again, or load it with the version that wrote it"
+        )
 
 
 @contextmanager

@@ -61,6 +61,11 @@ class CollapseWatch:
         self._config = config
         self._in_danger: dict[str, int] = {}
 
+    def recall(self, in_use: Mapping[str, float]) -> None:
+        """Count a look that was taken before the run was interrupted, without saying again what was said then."""
+        for name, share in in_use.items():
+            self._in_danger[name] = self._in_danger.get(name, 0) + 1 if share < self._config.below else 0
+
     def look(self, in_use: Mapping[str, float]) -> None:
         """Take the share of codes in use of each codebook since the last look, by the codebook's name.
 
@@ -69,8 +74,8 @@ class CollapseWatch:
         CodebookCollapse
             If `stop` is set and a codebook has been under `below` for `patience` looks in a row.
         """
+        self.recall(in_use)
         for name, share in in_use.items():
-            self._in_danger[name] = self._in_danger.get(name, 0) + 1 if share < self._config.below else 0
             if self._in_danger[name] >= self._config.patience:
                 self._alarm(name, share)
 
