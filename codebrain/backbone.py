@@ -88,6 +88,10 @@ class BackboneConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must lie between 0 (included) and 1")
         if self.swa_window_size < 1 or self.swa_window_size % 2 == 0:
             raise ValueError(f"swa_window_size={self.swa_window_size} must be odd: 1, 3, 5, ...")
+        if 2 * self.res_channels % N_HEADS:
+            raise ValueError(
+                f"res_channels={self.res_channels} must be even: a block is twice as wide, for {N_HEADS} heads"
+            )
         if self.s4_lmax < 2:
             raise ValueError(f"s4_lmax={self.s4_lmax} must be at least 2 tokens")
         if self.conv_out_chans % self.conv_groups:

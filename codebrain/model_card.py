@@ -17,7 +17,7 @@ def model_card(model: Any) -> str:
 library_name: codebrain-eeg
 license: bsd-3-clause
 pipeline_tag: feature-extraction
-tags: [eeg, foundation-model, codebrain, {name.lower()}]
+tags: [{", ".join(dict.fromkeys(("eeg", "foundation-model", "codebrain", name.lower())))}]
 ---
 # {name}
 

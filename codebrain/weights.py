@@ -27,7 +27,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -46,6 +45,12 @@ WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
 
 HEADS = ("final_layer.", "head_t.", "head_f.")
 """Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
+
+SAME_SIZE = {
+    **{"n_chans": "chs_info", "chs_info": "n_chans"},
+    **{"n_times": "input_window_seconds", "input_window_seconds": "n_times"},
+}
+"""Arguments that give the same size: a new value of one replaces a saved value of the other."""
 
 RELEASED_LMAX = 570
 """``s4_lmax`` of the released weights: a kernel's shape tells it up to the next power of two only."""
@@ -320,9 +325,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} is refused: it is no file of weights, or holds Python objects that could run code when read. "
             "Save the model's state_dict() alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, KeyError, UnicodeDecodeError, ValueError) as error:
+    except (MemoryError, OSError):  # says itself what is wrong
+        raise
+    except Exception as error:  # a damaged pickle raises what it likes, IndexError and AttributeError too
         raise ValueError(
-            f"{path} cannot be read as weights, it may be incomplete ({error}): copy or download it again"
+            f"{path} cannot be read as weights, it may be incomplete ({type(error).__name__}: {error}): copy or "
+            "download it again"
         ) from error
     if not isinstance(content, Mapping) or not content:
         raise ValueError(
@@ -501,6 +509,8 @@ class HubModel(PyTorchModelHubMixin):
         state_dict = to_ours(read_state_dict(files.weights))
         config = read_config(files.config) if files.config else infer_config(state_dict)
         try:
+            outdated = {SAME_SIZE[name] for name, value in overrides.items() if name in SAME_SIZE and value is not None}
+            config = {name: value for name, value in config.items() if name not in outdated}
             model = cls.from_config({**config, **overrides})
         except TypeError as error:
             raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error

@@ -193,7 +193,7 @@ def test_compiles_with_inductor(options):
         ({"num_res_layers": 0}, "num_res_layers=0 must be at least 1"),
         ({"s4_lmax": 1}, "s4_lmax=1"),
         ({"drop_prob": 1.5}, "drop_prob=1.5"),
-        ({"res_channels": 15}, "cannot be split into 4 heads"),
+        ({"res_channels": 15}, "res_channels=15 must be even"),
     ],
 )
 def test_impossible_sizes_are_refused(options, message):

@@ -131,6 +131,16 @@ def test_another_task_gets_a_new_head_and_is_told(tmp_path, changed):
     torch.testing.assert_close(model.backbone.state_dict(), source.backbone.state_dict())
 
 
+def test_new_sizes_replace_saved_ones_under_another_name(tmp_path):
+    channels = [{"ch_name": name} for name in ("C3", "Cz", "C4")]
+    codebrain(n_chans=None, chs_info=channels, n_times=None, sfreq=200, input_window_seconds=4.0).save_pretrained(
+        tmp_path
+    )
+    model = CodeBrain.from_pretrained(tmp_path, n_outputs=5, n_chans=6, n_times=400)
+    assert model(torch.randn(2, 6, 400)).shape == (2, 5)
+    assert (model.n_times, model.sfreq, model.input_window_seconds) == (400, 200, 2.0)
+
+
 def test_a_pretraining_export_serves_classification_features_and_more_pretraining(tmp_path):
     source = MaskedTokenModel(11, 13, **SMALL).eval()
     save_export(source, tmp_path / "run" / "export")
@@ -195,6 +205,8 @@ def _write_bad(path, kind):
         torch.save({"model": _Bomb()}, path)
     elif kind == "old_code.pth":
         path.write_bytes(pickle.dumps(_Bomb()))
+    elif kind == "byte.pth":
+        path.write_bytes(b"\x80")
     elif kind == "number.pth":
         torch.save(3, path)
     elif kind == "nested.pth":
@@ -216,6 +228,7 @@ def _write_bad(path, kind):
         ("nested.pth", r"no tensors \(epoch, model\)"),
         ("other.pth", r"no weights of a CodeBrain backbone.*encoder\.weight"),
         ("text.pth", "refused|cannot be read"),
+        ("byte.pth", r"cannot be read.*IndexError"),
         ("text.safetensors", "cannot be read"),
     ],
 )
