@@ -27,6 +27,9 @@ Config = TypeVar("Config")
 USER_MISTAKE = 2
 """Exit code of a command that was asked for something it cannot do."""
 
+INTERRUPTED_BY_USER = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 _TRACEBACK = "CODEBRAIN_TRACEBACK"
 
 
@@ -38,6 +41,9 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     """
     try:
         sys.exit(main() or 0)
+    except KeyboardInterrupt:
+        print("interrupted; launch the same command again to go on.", file=sys.stderr)
+        sys.exit(INTERRUPTED_BY_USER)
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get(_TRACEBACK):
             raise

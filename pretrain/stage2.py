@@ -49,6 +49,8 @@ class MaskConfig:
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise ValueError(f"--mask.ratio is {self.ratio}; it must lie between 0 and 1")
+        if min(self.block) < 1:
+            raise ValueError(f"--mask.block is {self.block[0]} {self.block[1]}; both sizes must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

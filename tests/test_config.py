@@ -141,6 +141,16 @@ def test_a_users_mistake_prints_one_line(capsys: pytest.CaptureFixture[str], err
     assert capsys.readouterr().err == "error: the value 3 is wrong; use 4\n"
 
 
+def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        command(main)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted; launch the same command again")
+
+
 def test_bugs_keep_their_traceback() -> None:
     def main() -> None:
         raise KeyError("bug")

@@ -257,10 +257,17 @@ def test_a_mistake_in_the_first_command_may_be_mended(store: Store, tmp_path: Pa
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path, keep_last: int) -> None:
     for step in range(1, 11):
         (tmp_path / f"step-{step:08d}").mkdir()
-        checkpoint.prune(tmp_path, keep_last, best_step=2)
+        checkpoint.prune(tmp_path, keep_last, best_step=2, step=step)
     kept = sorted(int(path.name.removeprefix("step-")) for path in tmp_path.iterdir())
     last = list(range(max(1, 11 - keep_last), 11))
     assert kept == sorted({2, *last})
+
+
+def test_a_damaged_checkpoint_ahead_takes_no_place(tmp_path: Path) -> None:
+    for step in (5, 7, 10):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    checkpoint.prune(tmp_path, keep_last=1, best_step=None, step=7)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000007", "step-00000010"]
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,12 @@ def at_step(folder: Path, step: int) -> Checkpoint:
     raise FileNotFoundError(f"{folder} holds no undamaged checkpoint of step {step}")
 
 
-def prune(folder: Path, keep_last: int, best_step: int | None) -> None:
-    """Delete all but the last `keep_last` checkpoints and the best one."""
-    for path in _complete(folder)[: -max(1, keep_last)]:
+def prune(folder: Path, keep_last: int, best_step: int | None, step: int) -> None:
+    """Delete all but the last `keep_last` checkpoints and the best one.
+
+    Those later than `step`, which was just saved, are damaged ones that the run went back from: they take no place.
+    """
+    for path in [path for path in _complete(folder) if path.name <= f"step-{step:08d}"][: -max(1, keep_last)]:
         if best_step is None or path.name != f"step-{best_step:08d}":
             shutil.rmtree(path)
 

@@ -33,6 +33,9 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
 """What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
 
+_NAMED = 8
+"""Differences from an earlier launch that a message lists."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
@@ -288,6 +291,9 @@ def _require_trackers(names: Sequence[str]) -> None:
 
 def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
     """Make or check the run's folder; return what is wrong with it, and the lock."""
+    for what, is_it in (("a store", (path / "store.json").exists()), ("a file", path.is_file())):
+        if is_it:
+            return f"--run_dir {path} is {what}; give a run a folder of its own, which need not exist.", None
     path.mkdir(parents=True, exist_ok=True)
     lock = (path / ".lock").open("w")
     try:
@@ -300,9 +306,13 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
     if not saved.exists() or not has_checkpoint(path):
         write_text(saved, to_yaml(config))
         return None, lock
-    changed = _differences(yaml.safe_load(saved.read_text()), to_dict(config))
+    try:
+        changed = _differences(yaml.safe_load(saved.read_text()), to_dict(config))
+    except (yaml.YAMLError, AttributeError):
+        return f"{saved} is damaged, so that nobody can say what was trained there. Give another --run_dir.", lock
     if changed:
-        listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+        listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:_NAMED])
+        listed += f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         return (
             f"{path} holds a run of another configuration ({listed}). Give another --run_dir, or launch with the "
             "values it was started with to take it up again.",

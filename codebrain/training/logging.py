@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,17 @@ class Progress:
 
     def __init__(self, *, first: int, total: int, windows_per_step: int, shown: bool) -> None:
         self._windows = windows_per_step
+        # A log file gets a line now and then, a terminal a bar that moves.
+        pause = 0.5 if sys.stderr.isatty() else 30
         self._bar = tqdm(
-            total=total, initial=first, unit="step", disable=not shown, dynamic_ncols=True, mininterval=0.5
+            total=total, initial=first, unit="step", disable=not shown, dynamic_ncols=True, mininterval=pause
         )
 
     def update(self, loss: float) -> None:
         """One more step."""
-        rate = self._bar.format_dict["rate"] or 0.0
+        bar = self._bar.format_dict
+        # tqdm knows its own rate only once it was drawn.
+        rate = bar["rate"] or (bar["n"] + 1 - bar["initial"]) / max(bar["elapsed"], 1e-9)
         self._bar.set_postfix_str(f"loss {loss:.4g}, {rate * self._windows:.3g} windows/s", refresh=False)
         self._bar.update()
 

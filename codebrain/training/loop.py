@@ -381,7 +381,7 @@ def _save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, state: _
             "scaler": None if scaler is None else scaler.state_dict(),
         }
         checkpoint.save(run.checkpoints, model, optimizer, content)
-        checkpoint.prune(run.checkpoints, run.loop.keep_last, state.best_step)
+        checkpoint.prune(run.checkpoints, run.loop.keep_last, state.best_step, state.step)
     run.accelerator.wait_for_everyone()
 
 
