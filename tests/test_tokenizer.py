@@ -1,9 +1,15 @@
 """The tokenizer as its users meet it: any montage, odd signals, saving and loading, codes that training assigned."""
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -132,18 +138,66 @@ def test_decode_is_what_forward_restores() -> None:
         torch.testing.assert_close(getattr(restored, name), getattr(output.reconstruction, name))
 
 
-def test_a_save_that_is_killed_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make().save_pretrained(tmp_path)
-    before = (tmp_path / "model.safetensors").read_bytes()
+class Killed(BaseException):
+    """Stands for the end of the process."""
 
-    def dies(tensors: dict[str, Tensor], path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "save_file", dies)
-    with pytest.raises(KeyboardInterrupt):
-        make(code_dim=4).save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == before
+@pytest.mark.parametrize("moment", range(8))
+def test_a_save_that_is_killed_never_looks_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Whatever is reached, the folder holds the old tokenizer, the new one, or none, but never a mixture."""
+    old, new = make(), make(decay=0.9)  # of one layout: the weights of either would load under the config of both
+    with torch.no_grad():
+        new.to_code_t[0].bias.add_(1.0)
+    old.save_pretrained(tmp_path)
+    steps = iter(range(100))
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **options: Any) -> Any:
+            if next(steps) == moment:
+                raise Killed
+            return function(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr("codebrain.weights.save_file", dying(save_file))
+        patch.setattr("codebrain.weights.os.replace", dying(os.replace))
+        patch.setattr("pathlib.Path.write_text", dying(Path.write_text))
+        new.save_pretrained(tmp_path)
+    try:
+        found = DualTokenizer.from_pretrained(tmp_path)
+    except FileNotFoundError:
+        assert 3 <= moment < 6
+    else:
+        expected = old if moment < 3 else new
+        assert found.config == expected.config
+        assert torch.equal(found.to_code_t[0].bias, expected.to_code_t[0].bias)
+    new.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_the_hub_gets_the_three_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder stands for the Hub."""
+
+    class Api:
+        def __init__(self, **_options: Any) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_options: Any) -> Any:
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_options: Any) -> str:
+            shutil.copytree(folder_path, tmp_path / repo_id)
+            return f"https://huggingface.co/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    model = started()
+    assert model.save_pretrained(tmp_path / "export", repo_id="someone/a-tokenizer", push_to_hub=True)
+    uploaded = tmp_path / "someone" / "a-tokenizer"
+    assert {file.name for file in uploaded.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert DualTokenizer.from_pretrained(uploaded).config == model.config
 
 
 @pytest.mark.parametrize("source", ["export", "run"])

@@ -13,7 +13,6 @@ from typing import Any, Literal, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codebrain import weights
@@ -149,7 +148,7 @@ class TokenizerOutput:
 class DualTokenizer(nn.Module, PyTorchModelHubMixin):
     """The two vocabularies: an encoder, two quantisers and two decoders.
 
-    `save_pretrained` and `push_to_hub` are huggingface_hub's.
+    `push_to_hub` is huggingface_hub's.
 
     Parameters
     ----------
@@ -380,16 +379,26 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         model.record = saved.get("record", {})
         return model.eval()
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write model.safetensors, config.json and README.md."""
-        config = {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
-        n_parameters = sum(parameter.numel() for parameter in self.parameters())
-        tensors = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        card = model_card(self.config, n_parameters, self.record)
-        replace = weights.replace_file
-        replace(save_directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        replace(save_directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
-        replace(save_directory / "README.md", lambda path: path.write_text(card))
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        config: Any = None,
+        model_card_kwargs: Any = None,
+        **hub: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and README.md, and upload them if `push_to_hub`.
+
+        The mixin's own removes config.json before it writes; here a save that is interrupted leaves the model that lay
+        there before, or none. `config` and `model_card_kwargs`, which the mixin passes, are the model's own.
+        """
+        folder = Path(save_directory)
+        saved = {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
+        card = model_card(self.config, sum(parameter.numel() for parameter in self.parameters()), self.record)
+        weights.write_model(folder, self.state_dict(), saved, card)
+        return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
 
     def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
         if x_uv.ndim != 3 or x_uv.shape[1] != len(ch_names):

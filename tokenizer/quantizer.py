@@ -6,8 +6,8 @@ global batch, whatever its split over micro-batches and processes. The numbers a
 (tests/test_quantizer.py).
 
 A codebook that is to start by k-means passes vectors on unquantised until then: an encoder that trains against codes
-from its first step folds all patches onto a few of them. Noise can stand in for the codes meanwhile, so that the
-vectors carry no more than the codes will (docs/experiments.md has both measured).
+from its first step may fold all patches onto a few of them. Noise can stand in for the codes meanwhile, so that the
+vectors carry no more than the codes will (docs/experiments.md has what each is worth).
 
 Shapes: n vectors, K codes, D their dimension.
 """
