@@ -584,13 +584,6 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[
             path.unlink(missing_ok=True)
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file beside `path` and put it there whole, so that no reader ever finds half of it."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
-
-
 def _some(names: Iterable[Any], limit: int = 4) -> str:
     names = [str(name) for name in names]
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
