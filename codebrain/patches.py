@@ -32,9 +32,13 @@ def patchify(x: Tensor, patch_size: int) -> Tensor:
 
     Raises
     ------
+    TypeError
+        If ``x`` is no tensor.
     ValueError
         If ``x`` has not three dimensions or is shorter than one patch.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the signal is a {type(x).__name__}, expected a tensor: torch.as_tensor(x)")
     if x.ndim != 3:
         raise ValueError(f"expected a signal of shape (batch, channels, samples), got {tuple(x.shape)}")
     n_patches = x.shape[-1] // patch_size
@@ -44,11 +48,6 @@ def patchify(x: Tensor, patch_size: int) -> Tensor:
             "samples per channel"
         )
     return x[..., : n_patches * patch_size].unflatten(-1, (n_patches, patch_size))
-
-
-def unpatchify(patches: Tensor) -> Tensor:
-    """Join patches (B, C, P, L) into the signal (B, C, P * L) that they were cut from."""
-    return patches.flatten(-2)
 
 
 def amplitude(patches: Tensor) -> Tensor:
@@ -63,24 +62,5 @@ def amplitude(patches: Tensor) -> Tensor:
     -------
     Tensor (..., L // 2 + 1), float32 or float64, in the unit of ``patches``; bin k is k * sfreq / L Hz.
     """
-    return torch.fft.rfft(_at_least_float32(patches), norm="forward").abs()
-
-
-def amplitude_phase(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the amplitude and the phase of each patch's full, unnormalised DFT.
-
-    Parameters
-    ----------
-    patches : Tensor (..., L)
-
-    Returns
-    -------
-    amplitude : Tensor (..., L), ``|fft|`` without a factor, the unit of ``patches``.
-    phase : Tensor (..., L), radians in (-pi, pi]; 0 where the amplitude is 0.
-    """
-    spectrum = torch.fft.fft(_at_least_float32(patches))
-    return spectrum.abs(), spectrum.angle()
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
+    patches = patches if patches.dtype == torch.float64 else patches.float()
+    return torch.fft.rfft(patches, norm="forward").abs()
