@@ -164,7 +164,7 @@ def fft_length(length: int, scales: int) -> int:
     """Return the shortest even FFT length with prime factors 2, 3 and 5 that holds a linear convolution.
 
     A kernel reaches ``2^scales`` tokens, and no more than there are: so much room keeps what is shifted over one end
-    from coming in at the other. Any more is as right: 1152 = 2^7 * 3^2 is transformed in half the time of 60 * 19.
+    from coming in at the other. Any more is as right, and lengths with large prime factors are slow to transform.
     """
     n = length + min(length, 2**scales)
     n += n % 2
@@ -235,8 +235,10 @@ class _LongConvolution(torch.autograd.Function):
                 spectra = torch.fft.rfft(grad[:, part], n=ctx.n_fft)
                 grad_spectrum = (_kernel_spectra(coefficients[:, part], adjoint) * spectra).sum(dim=0)
                 grad_x[part] = torch.fft.irfft(grad_spectrum, n=ctx.n_fft)[..., : x.shape[-1]]
-                spectra *= torch.fft.rfft(x[part], n=ctx.n_fft).conj_physical()
-                grad_coefficients[:, part] = _real(spectra.sum(dim=2)) @ mean.T
+                x_spectra = torch.fft.rfft(x[part], n=ctx.n_fft).conj_physical()
+                # In place, unless this pass is itself differentiated and needs both factors again.
+                product = spectra * x_spectra if torch.is_grad_enabled() else spectra.mul_(x_spectra)
+                grad_coefficients[:, part] = _real(product.sum(dim=2)) @ mean.T
             return grad_x, grad_coefficients, None, None
 
 

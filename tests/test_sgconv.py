@@ -44,11 +44,14 @@ def test_chunks_of_features_change_no_number(monkeypatch):
 def test_gradients_are_right_to_second_order():
     made = layer(n_features=2, l_max=4)
     x = torch.randn(2, 1, 5, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda t, k: long_convolution(t, k, 2), (x, made.coefficients().detach().requires_grad_()))
+    coefficients = made.coefficients().detach().requires_grad_()
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        check(lambda t, k: long_convolution(t, k, 2), (x, coefficients))
     keep = torch.rand(8, 1, 1, dtype=torch.float64)
     y, weight, bias = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((8, 1, 5), (2, 8), (2,)))
-    torch.autograd.gradcheck(lambda *t: gelu_project(t[0], keep, t[1], t[2]), (y, weight, bias))
-    torch.autograd.gradcheck(lambda *t: gelu_project(t[0], None, t[1], t[2]), (y, weight, bias))
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        check(lambda *t: gelu_project(t[0], keep, t[1], t[2]), (y, weight, bias))
+        check(lambda *t: gelu_project(t[0], None, t[1], t[2]), (y, weight, bias))
 
 
 def test_reversing_time_swaps_the_two_directions():
