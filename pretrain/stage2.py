@@ -25,9 +25,8 @@ from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.loop import fit
 from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
-from codebrain.weights import save_export
 from tokenizer import DualTokenizer
-from tokenizer.cache import ensure_codes, fingerprint
+from tokenizer.cache import ensure_codes, fingerprint, require_writable
 from tokenizer.corpus import open_corpus
 from tokenizer.quality import BANDS_HZ
 
@@ -99,6 +98,8 @@ def main() -> int:
     # Before there is a folder: what cannot start leaves nothing behind.
     tokenizer = _open_tokenizer(config)
     train, valid, summary = open_corpus(config.data, tokenizer.config, config.split)
+    if config.token_cache == "on":
+        require_writable(train.stores, tokenizer)
     run = launch.start(config.run_dir, config.loop, config)
     stores = {str(store.path): store.fingerprint() for store in train.stores}
     run.keep_to({**stores, f"tokenizer {config.tokenizer}": fingerprint(tokenizer)})
@@ -125,7 +126,7 @@ def main() -> int:
     )
     tally = task.tally(model)
     if run.is_main:
-        save_export(model, run.export)
+        model.save_pretrained(run.export)
         figures.curves(run.path, _PANELS)
         figures.accuracy_by_electrode(run.path, tally.electrodes.names, *tally.electrodes.accuracy())
         figures.accuracy_by_band(run.path, BANDS_HZ, *tally.bands.accuracy())

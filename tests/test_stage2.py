@@ -23,7 +23,7 @@ from tests.conftest import write_toy_store
 from tests.processes import ROOT
 from tests.processes import run as processes_run
 from tokenizer import DualTokenizer, TokenizerConfig
-from tokenizer.cache import code_files, ensure_codes, fingerprint
+from tokenizer.cache import code_files, ensure_codes, fingerprint, require_writable
 
 CHANGED = ("res_channels", "skip_channels", "out_channels", "num_res_layers", "drop_prob", "spectral_dropout")
 SIZES = BackboneConfig(
@@ -139,6 +139,38 @@ def test_cached_codes_are_the_tokenizers(tokenizer: DualTokenizer, store: Store)
     assert size == pytest.approx(12 * 2 * 6 * 4 * 2, abs=256)
 
 
+@pytest.mark.parametrize("taken", ["file", "folder"])
+def test_codes_that_cannot_be_kept_are_refused_before_there_is_a_run(
+    tokenizer: DualTokenizer, tmp_path: Path, taken: str
+) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    if taken == "file":
+        (store.path / "codes").touch()
+    else:  # not even root may write there
+        (store.path / "codes").symlink_to("/proc")
+    with pytest.raises(ValueError, match=r"cannot be kept in .*store/codes \(.*--token_cache off"):
+        require_writable([store], tokenizer)
+    if taken == "file":
+        given = ("--data", str(store.path), "--tokenizer", str(tmp_path / "tokenizer"))
+        result = processes_run(
+            ROOT / "pretrain/stage2.py", *given, "--run_dir", str(tmp_path / "run"), "--loop.total_steps=1"
+        )
+        assert result.returncode == 2, result.stderr
+        assert "--token_cache off" in result.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_codes_that_are_there_need_no_writing(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    files.folder.parent.rename(tmp_path / "elsewhere")
+    (store.path / "codes").symlink_to(tmp_path / "elsewhere")
+    before = (tmp_path / "elsewhere").stat().st_mtime_ns, sorted(files.folder.iterdir())
+    require_writable([store], tokenizer)
+    assert before == ((tmp_path / "elsewhere").stat().st_mtime_ns, sorted(files.folder.iterdir()))
+
+
 def test_an_interrupted_cache_computes_only_what_is_missing(tokenizer: DualTokenizer, store: Store) -> None:
     accelerator = Accelerator(cpu=True)
     (files,) = ensure_codes([store], tokenizer, accelerator, batch_size=5)
@@ -170,6 +202,21 @@ def test_a_run_keeps_to_what_it_was_started_with(run: Run) -> None:
     run.keep_to({"store": "a", "tokenizer R1": "c"})
     with pytest.raises(ValueError, match="was trained with other contents of tokenizer R1"):
         run.keep_to({"store": "a", "tokenizer R1": "d"})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"store": "a'])
+def test_damaged_notes_of_a_run_are_named(run: Run, content: str) -> None:
+    (run.checkpoints / "step-00000001").mkdir(parents=True)
+    for name in ("inputs.json", "summary.json"):
+        (run.path / name).write_text(content)
+    with pytest.raises(ValueError, match=r"run/inputs.json is damaged \(.*\). Delete that file and launch again"):
+        run.keep_to({"store": "a"})
+    with pytest.raises(ValueError, match=r"run/summary.json is damaged \(.*\). Delete that file and launch again"):
+        _ = run.summary
+    for name in ("inputs.json", "summary.json"):
+        (run.path / name).unlink()
+    run.keep_to({"store": "a"})
+    assert run.summary is None
 
 
 def test_the_published_tokenizer_has_a_fingerprint() -> None:

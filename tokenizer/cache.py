@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def fingerprint(tokenizer: DualTokenizer) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def require_writable(stores: Sequence[Store], tokenizer: DualTokenizer) -> None:
+    """Raise ValueError if codes are missing and may not be written beside the store, as in a read-only shared corpus.
+
+    Trying is the only test that knows of mounts, quotas and servers.
+    """
+    for store in stores:
+        files = code_files(store, tokenizer)
+        if all(files.has(shard) for shard in store.shards):
+            continue
+        try:
+            files.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=files.folder).close()
+        except OSError as error:
+            raise ValueError(
+                f"the codes of {store.path} cannot be kept in {files.folder.parent} ({error.strerror}). Make that "
+                "folder writable, or compute codes at every step with --token_cache off."
+            ) from error
 
 
 def ensure_codes(

@@ -136,7 +136,7 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """What `finish` was given, or None while the run is not finished."""
         path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return _read_json(path, "launch again: what was trained is taken up at its end.") if path.exists() else None
 
     def keep_to(self, inputs: dict[str, str]) -> None:
         """Note the fingerprints of what the run reads, and refuse to take it up with others. Collective.
@@ -153,18 +153,28 @@ class Run:
         """
         path, problem = self.path / "inputs.json", [""]
         if self.is_main:
-            before = json.loads(path.read_text()) if self.has_checkpoint and path.exists() else inputs
-            changed = [name for name, fingerprint in inputs.items() if before.get(name) != fingerprint]
-            if changed:
-                problem = [
-                    f"{self.path} was trained with other contents of {', '.join(changed)}. Give what it was started "
-                    "with, or another --run_dir."
-                ]
-            else:
+            try:
+                problem = [self._changed(path, inputs)]
+            except ValueError as error:
+                problem = [str(error)]
+            if not problem[0]:
                 write_text(path, json.dumps(inputs, indent=1) + "\n")
         broadcast_object_list(problem)
         if problem[0]:
             raise ValueError(problem[0])
+
+    def _changed(self, path: Path, inputs: dict[str, str]) -> str:
+        """What is wrong with the inputs, measured by those noted in a file; empty if nothing is."""
+        if not (self.has_checkpoint and path.exists()):
+            return ""
+        before = _read_json(path, "launch again with the very stores and tokenizer that the run was started with.")
+        changed = [name for name, fingerprint in inputs.items() if before.get(name) != fingerprint]
+        if not changed:
+            return ""
+        return (
+            f"{self.path} was trained with other contents of {', '.join(changed)}. Give what it was started with, or "
+            "another --run_dir."
+        )
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished. Collective."""
@@ -319,6 +329,23 @@ def _open_folder(path: Path, config: Any) -> tuple[Any, IO[str] | None]:
             lock,
         )
     return None, lock
+
+
+def _read_json(path: Path, then: str) -> dict[str, Any]:
+    """A JSON object that a run wrote for itself.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged; it names the file, and says to delete it and what to do `then`.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete that file and {then}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (no JSON object). Delete that file and {then}")
+    return found
 
 
 def has_checkpoint(path: Path) -> bool:
