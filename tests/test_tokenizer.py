@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -288,6 +289,46 @@ def test_old_and_new_names_are_one_electrode() -> None:
 def test_what_does_not_fit_is_said(x: Tensor, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         started().encode(x, names)
+
+
+@pytest.mark.parametrize("sample", [math.nan, math.inf, -math.inf])
+def test_a_sample_that_is_no_number_is_named(sample: float) -> None:
+    model, x = started(), windows()
+    x[2, 1, 250] = sample
+    with pytest.raises(ValueError, match=f"{sample} in window 2, channel C3, at 1.25 s \\(1 such"):
+        model.encode(x, NAMES)
+    x[2, 1, 250] = 0.0
+    x = torch.nn.functional.pad(x, (0, 10), value=sample)  # behind the last whole patch, where nobody reads
+    assert model.encode(x, NAMES).t.shape == (6, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", ">f4", "float16"])
+def test_arrays_have_the_codes_of_tensors(dtype: str) -> None:
+    model, array = started(), windows().numpy().astype(dtype)
+    expected = model.encode(torch.from_numpy(array.astype("float32")), NAMES)
+    assert torch.equal(model.encode(array, NAMES).t, expected.t)
+    backwards = np.ascontiguousarray(array[::-1])[::-1]  # negative strides, which torch does not take
+    assert torch.equal(model.encode(backwards, NAMES).f, expected.f)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (windows().numpy().astype("int16"), TypeError, "x_uv holds int16; convert the signal to microvolts"),
+        (windows().long(), TypeError, "x_uv holds torch.int64"),
+        (windows().tolist(), TypeError, "x_uv is a list; pass a tensor or an array"),
+        (windows()[:0], ValueError, "x_uv is empty, of shape \\(0, 4, 800\\)"),
+        (windows()[0, 0], ValueError, "x_uv has shape \\(800,\\) for 4 channel names"),
+    ],
+)
+def test_what_is_no_signal_is_refused(x: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        started().encode(x, NAMES)
+
+
+def test_one_name_is_a_list_too() -> None:
+    with pytest.raises(ValueError, match=r"ch_names='Cz' is one text; pass a list of names, such as \['Cz'\]"):
+        started().encode(windows(1, 2), "Cz")
 
 
 def odd_signals() -> dict[str, Tensor]:

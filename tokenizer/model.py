@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from codebrain.patches import patchify, to_model_units
 from tokenizer.card import model_card
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
 from tokenizer.encoder import Encoder, Norm
+from tokenizer.inputs import require_finite, require_names, to_signal
 from tokenizer.quantizer import Quantizer
 from tokenizer.targets import (
     AmplitudeScale,
@@ -227,15 +230,27 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         )
 
     @torch.no_grad()
-    def encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> Codes:
+    def encode(self, x_uv: Tensor | npt.NDArray[np.floating], ch_names: Sequence[str]) -> Codes:
         """Tokens of windows (B, C, T) in microvolts, in evaluation mode, a few windows at a time.
 
         Parameters and errors are those of `forward`; the codes are those that `forward` assigns in evaluation mode and
         in float32, within autocast too: codes of one window are the same wherever they are asked for.
+
+        Raises
+        ------
+        TypeError
+            `x_uv` is neither a tensor nor an array of floating-point numbers.
+        ValueError
+            As `forward`; or the codebooks have not started, the batch is empty, or (on a CPU; elsewhere the check would
+            stall the device) the signal holds a NaN or an infinity.
         """
         if not self.started:
             raise ValueError("this tokenizer's codebooks have not started yet; train it past its k-means start")
-        n_tokens = x_uv.shape[1] * max(1, x_uv.shape[-1] // self.config.patch_size)
+        x_uv = to_signal(x_uv, self.quantizer_t.book.embed.device)
+        self._require_windows(x_uv, ch_names)
+        n_patches = x_uv.shape[-1] // self.config.patch_size
+        require_finite(x_uv[..., : n_patches * self.config.patch_size], ch_names, self.config.sfreq)
+        n_tokens = x_uv.shape[1] * n_patches
         parts_t, parts_f = [], []
         with evaluating(self), torch.autocast(device_type=x_uv.device.type, enabled=False):
             for chunk in x_uv.split(max(1, ENCODE_TOKENS // n_tokens)):
@@ -400,13 +415,17 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         weights.write_model(folder, self.state_dict(), saved, card)
         return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
 
-    def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _require_windows(self, x_uv: Tensor, ch_names: Sequence[str]) -> None:
+        require_names(ch_names)
         if x_uv.ndim != 3 or x_uv.shape[1] != len(ch_names):
             raise ValueError(
                 f"x_uv has shape {tuple(x_uv.shape)} for {len(ch_names)} channel names; "
                 "expected (windows, channels, samples) with a name for each channel"
             )
         self.config.check(ch_names, x_uv.shape[-1])
+
+    def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        self._require_windows(x_uv, ch_names)
         montage = montage_matrix(ch_names).to(x_uv.device)
         return self.encoder(patchify(to_model_units(x_uv.float()), self.config.patch_size), montage), montage
 

@@ -1,0 +1,55 @@
+"""What users hand to a tokenizer (signals, codes, a config.json), checked before any of it is computed with.
+
+Shapes: B windows, C channels, T samples, P patches per channel.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def require_names(ch_names: Sequence[str]) -> None:
+    """Raise ValueError if names are one text, which Python would read letter by letter."""
+    if isinstance(ch_names, str):
+        raise ValueError(f"ch_names={ch_names!r} is one text; pass a list of names, such as [{ch_names!r}]")
+
+
+def to_signal(x_uv: Tensor | npt.NDArray[np.floating], device: torch.device) -> Tensor:
+    """A signal as a tensor: tensors stay where they are, an array is copied to `device`.
+
+    Raises
+    ------
+    TypeError
+        `x_uv` is neither, or holds no floating-point numbers: whole numbers are a recorder's counts, not microvolts.
+    ValueError
+        There are no windows or no channels.
+    """
+    if not isinstance(x_uv, Tensor | np.ndarray):
+        raise TypeError(f"x_uv is a {type(x_uv).__name__}; pass a tensor or an array of floats, in microvolts")
+    if isinstance(x_uv, np.ndarray) and np.issubdtype(x_uv.dtype, np.floating):
+        x_uv = torch.from_numpy(np.array(x_uv, dtype=np.float32, order="C")).to(device)
+    if isinstance(x_uv, np.ndarray) or not x_uv.is_floating_point():
+        raise TypeError(f"x_uv holds {x_uv.dtype}; convert the signal to microvolts as float32")
+    if 0 in x_uv.shape[:2]:
+        raise ValueError(f"x_uv is empty, of shape {tuple(x_uv.shape)}: pass at least one window of one channel")
+    return x_uv
+
+
+def require_finite(x_uv: Tensor, ch_names: Sequence[str], sfreq: float) -> None:
+    """Raise ValueError if windows (B, C, T) hold a NaN or an infinity; the message says where the first one is.
+
+    Only where looking at the values costs no synchronisation with a device, and no graph break.
+    """
+    if x_uv.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    finite = torch.isfinite(x_uv)
+    if finite.all():
+        return
+    window, channel, sample = (~finite).nonzero()[0].tolist()
+    raise ValueError(
+        f"x_uv is {x_uv[window, channel, sample].item()} in window {window}, channel {ch_names[channel]}, at "
+        f"{sample / sfreq:g} s ({int((~finite).sum())} such samples in all): reject or repair them"
+    )
