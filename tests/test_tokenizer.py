@@ -139,6 +139,40 @@ def test_decode_is_what_forward_restores() -> None:
         torch.testing.assert_close(getattr(restored, name), getattr(output.reconstruction, name))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "uint32", ">u2", "int64"])
+def test_codes_of_a_file_are_decoded(dtype: str) -> None:
+    model = started()
+    codes = model.encode(windows(), NAMES)
+    expected = model.decode(codes, NAMES).waveform
+    arrays = tuple(sequence.numpy().astype(dtype) for sequence in codes)
+    assert torch.equal(model.decode(arrays, NAMES).waveform, expected)
+    if not dtype.startswith(">"):
+        assert torch.equal(model.decode(Codes(*map(torch.from_numpy, arrays)), NAMES).waveform, expected)
+
+
+def codes_with(value: float, dtype: torch.dtype = torch.int64, shape: tuple[int, ...] = (1, 4, 2)) -> Tensor:
+    return torch.full(shape, value, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("t", "f", "error", "message"),
+    [
+        (codes_with(24), codes_with(0), ValueError, "temporal code 24 is not in this tokenizer's codebook of 24"),
+        (codes_with(0), codes_with(-3, torch.int16), ValueError, "frequency code -3 is not .* \\(0 to 19\\)"),
+        (codes_with(0)[0], codes_with(0)[0], ValueError, "shape \\(4, 2\\) for 4 channel names.*codes\\[None\\]"),
+        (codes_with(0, shape=(1, 3, 2)), codes_with(0), ValueError, "shape \\(1, 3, 2\\) for 4 channel names"),
+        (codes_with(0, shape=(1, 4, 61)), codes_with(0), ValueError, "1 to 60 patches"),
+        (codes_with(0), codes_with(0, shape=(1, 4, 3)), ValueError, "frequency codes of shape \\(1, 4, 3\\)"),
+        (codes_with(0.0, torch.float32), codes_with(0), TypeError, "temporal codes are torch.float32"),
+        (codes_with(0).double().numpy(), codes_with(0), TypeError, "temporal codes are float64"),
+        ([[[0]]], codes_with(0), TypeError, "temporal codes are list"),
+    ],
+)
+def test_what_is_no_code_is_refused(t: Any, f: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        started().decode((t, f), NAMES)
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -389,8 +423,10 @@ def test_half_precision_keeps_the_codes() -> None:
     assert math.isfinite(stage1_loss(output, model.targets(windows()), LossConfig())[0].item())
 
 
-def test_codes_hold_both_sequences() -> None:
-    assert [field.name for field in dataclasses.fields(Codes)] == ["t", "f"]
+def test_codes_are_a_pair() -> None:
+    codes_t, codes_f = codes = started().encode(windows(), NAMES)
+    assert codes_t is codes.t
+    assert codes_f is codes.f
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -107,7 +107,8 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
         x_uv = torch.from_numpy(chain.clean(read, start, stop)).float()[None]
         parts.append(tokenizer.encode(x_uv.to(config.device), montage.ch_names))
         flat.append(_flat_patches(x_uv, sizes.patch_size))
-    codes = Codes(*(torch.cat([getattr(part, name)[0] for part in parts], dim=-1).cpu() for name in ("t", "f")))
+    whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
+    codes = Codes(*whole)
     notes = [recording.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
     return codes, montage.ch_names, [note for note in notes if note]
 

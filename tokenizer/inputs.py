@@ -10,6 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Indices = Tensor | npt.NDArray[np.integer]
+
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64}
+
 
 def require_names(ch_names: Sequence[str]) -> None:
     """Raise ValueError if names are one text, which Python would read letter by letter."""
@@ -53,3 +57,41 @@ def require_finite(x_uv: Tensor, ch_names: Sequence[str], sfreq: float) -> None:
         f"x_uv is {x_uv[window, channel, sample].item()} in window {window}, channel {ch_names[channel]}, at "
         f"{sample / sfreq:g} s ({int((~finite).sum())} such samples in all): reject or repair them"
     )
+
+
+def to_codes(indices: Indices, name: str, *, n_codes: int, n_channels: int, max_patches: int) -> Tensor:
+    """Codes of one codebook as int64, (B, C, P), on the device where they are.
+
+    Parameters
+    ----------
+    indices : Tensor or array, (B, C, P)
+        Of any integer type: files hold uint16 or uint32.
+    name : str
+        Of the codebook, for messages.
+
+    Raises
+    ------
+    TypeError
+        They are no integers.
+    ValueError
+        Their shape does not fit, or a code is outside of 0 to `n_codes` - 1.
+    """
+    if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
+        indices = torch.from_numpy(np.array(indices, dtype=np.int64, order="C"))
+    if not isinstance(indices, Tensor) or indices.dtype not in INTEGERS:
+        kind = getattr(indices, "dtype", type(indices).__name__)
+        raise TypeError(f"{name} codes are {kind}; pass a tensor or an array of integers")
+    codes = indices.long()
+    if codes.ndim != 3 or codes.shape[1] != n_channels or not 1 <= codes.shape[2] <= max_patches:
+        raise ValueError(
+            f"{name} codes have shape {tuple(codes.shape)} for {n_channels} channel names; expected (windows, "
+            f"channels, patches) with 1 to {max_patches} patches; codes of one recording (channels, patches) are "
+            "codes[None], cut into such windows"
+        )
+    wrong = codes[(codes < 0) | (codes >= n_codes)]
+    if wrong.numel():
+        raise ValueError(
+            f"{name} code {int(wrong[0])} is not in this tokenizer's codebook of {n_codes} (0 to {n_codes - 1}): was "
+            "it written by another tokenizer, or read as a signed number?"
+        )
+    return codes

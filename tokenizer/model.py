@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from codebrain.patches import patchify, to_model_units
 from tokenizer.card import model_card
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
 from tokenizer.encoder import Encoder, Norm
-from tokenizer.inputs import require_finite, require_names, to_signal
+from tokenizer.inputs import Indices, require_finite, require_names, to_codes, to_signal
 from tokenizer.quantizer import Quantizer
 from tokenizer.targets import (
     AmplitudeScale,
@@ -110,9 +110,8 @@ class TokenizerConfig:
         montage_matrix(ch_names)
 
 
-@dataclass(frozen=True)
-class Codes:
-    """Both token sequences of a batch of windows."""
+class Codes(NamedTuple):
+    """Both token sequences of a batch of windows: `codes_t, codes_f = tokenizer.encode(...)`."""
 
     t: Tensor
     """(B, C, P) int64, temporal codes."""
@@ -260,11 +259,38 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         return Codes(torch.cat(parts_t), torch.cat(parts_f))
 
     @torch.no_grad()
-    def decode(self, codes: Codes, ch_names: Sequence[str]) -> Reconstruction:
-        """What the tokens (B, C, P) stand for, in the scale of the model's targets, in evaluation mode."""
-        montage = montage_matrix(ch_names).to(codes.t.device)
+    def decode(self, codes: Codes | tuple[Indices, Indices], ch_names: Sequence[str]) -> Reconstruction:
+        """What tokens stand for, in the scale of the model's targets, in evaluation mode.
+
+        Parameters
+        ----------
+        codes : Codes, or a pair of tensors or arrays, (B, C, P)
+            Temporal, then frequency codes, of any integer type.
+        ch_names : sequence of str
+            Names of the C channels.
+
+        Raises
+        ------
+        TypeError
+            The codes are no integers.
+        ValueError
+            They do not fit the channels, each other or the codebooks, or a channel is unknown.
+        """
+        require_names(ch_names)
+        montage = montage_matrix(ch_names)
+        device = self.quantizer_t.book.embed.device
+        t, f = (
+            to_codes(indices, name, n_codes=n_codes, n_channels=len(ch_names), max_patches=self.config.max_patches)
+            for indices, name, n_codes in (
+                (codes[0], "temporal", self.config.n_codes_t),
+                (codes[1], "frequency", self.config.n_codes_f),
+            )
+        )
+        if t.shape != f.shape:
+            raise ValueError(f"temporal codes of shape {tuple(t.shape)}, frequency codes of shape {tuple(f.shape)}")
         with evaluating(self):
-            return self._reconstruct(self.quantizer_t.lookup(codes.t), self.quantizer_f.lookup(codes.f), montage)
+            quantized = self.quantizer_t.lookup(t.to(device)), self.quantizer_f.lookup(f.to(device))
+            return self._reconstruct(*quantized, montage.to(device))
 
     def targets(self, x_uv: Tensor) -> Targets:
         """What `forward` should restore from windows (B, C, T) in microvolts."""
