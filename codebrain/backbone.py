@@ -9,6 +9,7 @@ Between the embedding and the output, tensors are (D, B, N): width first, see sg
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ POSITIVE_SIZES = (
     *("conv_out_chans", "conv_groups", "proj_kernel_size", "proj_refine_kernel"),
 )
 """Sizes of which there must be at least one."""
+
+WHOLE_NUMBERS = (*POSITIVE_SIZES, "s4_lmax", "proj_padding", "swa_window_size")
+"""Sizes that are counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +78,10 @@ class BackboneConfig:
     """Whether a window stops at its channel's edge. Tokens lie channel after channel: by default, as in the released
     code, a window at the end of a channel sees the start of the next one."""
     checkpoint_blocks: bool = False
-    """Whether training keeps no activations inside a block and computes them again: far less memory, about a third more
-    time."""
+    """Whether training keeps no activations inside a block and computes them again: far less memory for more time."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         # A YAML file and a JSON file hold a pair as a list.
         object.__setattr__(self, "pos_kernel", tuple(self.pos_kernel))
         for name in POSITIVE_SIZES:
@@ -103,11 +107,19 @@ class BackboneConfig:
                 f"a first filter of proj_kernel_size={self.proj_kernel_size} with proj_padding={self.proj_padding}, "
                 f"0 or more, must fit into a patch of patch_size={self.patch_size}"
             )
-        if any(size % 2 == 0 for size in (*self.pos_kernel, self.proj_refine_kernel)):
+        if any(size < 1 or size % 2 == 0 for size in (*self.pos_kernel, self.proj_refine_kernel)):
             raise ValueError(
                 f"pos_kernel={self.pos_kernel} and proj_refine_kernel={self.proj_refine_kernel} must be odd: an even "
                 "filter would change the number of channels, patches or samples"
             )
+
+    def _check_kinds(self) -> None:
+        for name in WHOLE_NUMBERS:
+            if not isinstance(getattr(self, name), Integral):
+                raise TypeError(f"{name}={getattr(self, name)!r} must be a whole number")
+        pair = self.pos_kernel
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(size, Integral) for size in pair)):
+            raise TypeError(f"pos_kernel={pair!r} must be two whole numbers: (channels, patches), such as (19, 7)")
 
     @property
     def emb_dim(self) -> int:
@@ -127,6 +139,8 @@ class EEGSSM(nn.Module):
     """
 
     def __init__(self, config: BackboneConfig, activation: type[nn.Module] = nn.ReLU):
+        if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
+            raise TypeError(f"activation={activation!r} must be a class of modules, such as torch.nn.ReLU")
         super().__init__()
         self.config = config
         self.patch_embedding = PatchEmbedding(config)
@@ -203,6 +217,8 @@ class PatchEmbedding(nn.Module):
         return embedded + self.positional(embedded.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
     def _hide(self, patches: Tensor, mask: Tensor) -> Tensor:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"mask is a {type(mask).__name__}, expected a tensor: torch.as_tensor(mask)")
         if mask.shape != patches.shape[:3]:
             raise ValueError(
                 f"mask has shape {tuple(mask.shape)}, expected one value per patch: (batch, channels, patches) = "

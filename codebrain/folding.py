@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from codebrain.attention import SlidingWindowAttention
 from codebrain.backbone import ResidualBlock, WeightNormProjection, project_taps
+from codebrain.weights import HubModel
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -18,10 +19,13 @@ Model = TypeVar("Model", bound=nn.Module)
 def fold(model: Model) -> Model:
     """Return a copy of a model that gives the same results with less work, in evaluation mode and without gradients.
 
-    The copy is for inference only: it cannot be trained, and its ``state_dict`` fits no other model.
+    The copy is for inference only: it cannot be trained, its ``state_dict`` fits no other model, and its
+    ``save_pretrained`` and ``reset_head`` raise a ValueError.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(folded.modules()):
+        if isinstance(module, HubModel):
+            module.folded = True
         for name, child in list(module.named_children()):
             if isinstance(child, WeightNormProjection):
                 setattr(module, name, FoldedProjection(child))

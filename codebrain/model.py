@@ -19,6 +19,10 @@ from codebrain.weights import HubModel
 SIZES = tuple(field.name for field in dataclasses.fields(BackboneConfig))
 """Constructor arguments that are the backbone's."""
 
+EXTENSIONS = ("swa_within_channel", "checkpoint_blocks")
+"""Constructor arguments that braindecode's class lacks: a config names them where they are on, and is braindecode's too
+where they are off."""
+
 
 class CodeBrain(HubModel, nn.Module):
     """Backbone with a classifier, a drop-in for ``braindecode.models.CodeBrain``.
@@ -57,6 +61,8 @@ class CodeBrain(HubModel, nn.Module):
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind, such as the name of an activation instead of its class.
     ValueError
         If sizes contradict each other, or one that the classifier needs is missing.
 
@@ -148,6 +154,8 @@ class CodeBrain(HubModel, nn.Module):
 
         Raises
         ------
+        TypeError
+            If ``x`` or ``mask`` is no tensor.
         ValueError
             If ``x`` has not three dimensions, is shorter than a patch, is not what the classifier was built for, or (on
             a CPU; elsewhere the check would stall the device) holds a NaN or an infinity.
@@ -165,8 +173,9 @@ class CodeBrain(HubModel, nn.Module):
         Raises
         ------
         ValueError
-            If ``n_outputs`` is not positive, or channels and samples are unknown.
+            If ``n_outputs`` is not positive, channels and samples are unknown, or the model is folded.
         """
+        self.refuse_folded("reset_head")
         like = self.backbone.norm.weight
         self.final_layer = self._classifier(n_outputs).to(like.device, like.dtype).train(self.training)
         self.final_layer.requires_grad_(not self.pretrain_mode)
@@ -174,7 +183,7 @@ class CodeBrain(HubModel, nn.Module):
 
     def get_config(self) -> dict[str, Any]:
         """Return the JSON-serialisable constructor arguments, from which :meth:`from_config` builds the same model."""
-        config = dict(self._arguments)
+        config = _without_extensions(self._arguments)
         config["activation"] = _name_of(config["activation"])
         config["pos_kernel"] = list(config["pos_kernel"])
         if config["chs_info"] is not None:
@@ -312,7 +321,7 @@ class MaskedTokenModel(HubModel, nn.Module):
     def get_config(self) -> dict[str, Any]:
         """Return the sizes under the names of :class:`CodeBrain`, which can load what this model saves."""
         return {
-            **dataclasses.asdict(self.backbone.config),
+            **_without_extensions(dataclasses.asdict(self.backbone.config)),
             "pos_kernel": list(self.backbone.config.pos_kernel),
             "codebook_size_t": self.head_t.out_features,
             "codebook_size_f": self.head_f.out_features,
@@ -324,7 +333,10 @@ class MaskedTokenModel(HubModel, nn.Module):
         """Build a model from a config of this class or of :class:`CodeBrain`, without weights."""
         unknown = sorted(config.keys() - CodeBrain.__init__.__annotations__.keys() - {"braindecode_version"})
         if unknown:
-            raise ValueError(f"unknown arguments of {cls.__name__}: {', '.join(unknown)}")
+            raise ValueError(
+                f"unknown arguments of {cls.__name__}: {', '.join(unknown)}. The numbers of codes are called "
+                "codebook_size_t and codebook_size_f here, as in a config.json"
+            )
         missing = [name for name in ("codebook_size_t", "codebook_size_f") if name not in config]
         if missing:
             raise ValueError(f"{' and '.join(missing)} not known: the checkpoint has no code heads, so pass the sizes")
@@ -399,6 +411,10 @@ def _json_channel(channel: Mapping[str, Any]) -> dict[str, Any]:
     if channel.get("loc") is not None:
         plain["loc"] = np.asarray(channel["loc"]).tolist()
     return plain
+
+
+def _without_extensions(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if value or name not in EXTENSIONS}
 
 
 def _name_of(activation: type[nn.Module]) -> str:

@@ -227,8 +227,10 @@ def resolve(source: str | os.PathLike[str], **hub: Any) -> Source:
         If there is nothing of the kind; the message says what was looked for. A name beside which files lie here is a
         path, and the Hub is not asked for it.
     ValueError
-        If the Hub cannot be reached, or does not give the model away.
+        If the name is empty, or the Hub cannot be reached or does not give the model away.
     """
+    if not str(source):
+        raise ValueError("the name of the model is empty: pass a folder, a file or a Hub id (user/model)")
     path = Path(source)
     if path.is_file():
         return Source(path, None)
@@ -459,6 +461,9 @@ class HubModel(PyTorchModelHubMixin):
     load_report: LoadReport | None = None
     """What ``from_pretrained`` loaded."""
 
+    folded: bool = False
+    """Whether this is a copy that :func:`codebrain.folding.fold` made."""
+
     def get_config(self) -> dict[str, Any]:
         """Return the JSON-serialisable constructor arguments."""
         raise NotImplementedError
@@ -468,27 +473,38 @@ class HubModel(PyTorchModelHubMixin):
         """Build a model from what :meth:`get_config` returned, without weights."""
         raise NotImplementedError
 
+    def refuse_folded(self, method: str) -> None:
+        """Raise a ValueError if this model is folded: what ``method`` makes of it would fit no other model."""
+        if self.folded:
+            raise ValueError(f"{method} of a folded model: call it on the model itself, and fold after loading")
+
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        map_location: str | torch.device = "cpu",
+        strict: bool = False,
         **overrides: Any,
     ) -> Self:
         """Load a model, in evaluation mode, and report what was and was not used (``load_report``, and a log line).
 
         Parameters
         ----------
-        source : path or str
+        pretrained_model_name_or_path : path or str
             A run folder, an export folder (ours or braindecode's), a Hub id, or a file: ``.safetensors``, or upstream's
             ``.pth``, which is never unpickled beyond tensors.
         revision, token, cache_dir, local_files_only, force_download
             As in ``huggingface_hub``.
+        map_location : str or torch.device
+            Device of the model.
+        strict : bool
+            Whether the heads must fit too. The backbone must in any case.
         **overrides
             Constructor arguments that replace the saved ones, such as ``n_outputs``, ``n_chans``, ``n_times``. Heads
             whose shape changes are new, everything else is loaded.
@@ -496,8 +512,9 @@ class HubModel(PyTorchModelHubMixin):
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such model, a file is damaged, or its backbone does not fit.
+            If there is no such model, a file is damaged, or its backbone (with ``strict``, any tensor) does not fit.
         """
+        source = pretrained_model_name_or_path
         hub = {
             "revision": revision,
             "token": token,
@@ -515,8 +532,10 @@ class HubModel(PyTorchModelHubMixin):
         except TypeError as error:
             raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error
         model.load_report = load(model, state_dict)  # type: ignore[arg-type]
+        if strict and (model.load_report.fresh or model.load_report.unused):
+            raise ValueError(f"{source} does not fit strictly: {model.load_report}. Pass strict=False for new heads")
         logger.info("%s: %s", source, model.load_report)
-        return model.eval()  # type: ignore[attr-defined]
+        return model.eval().to(map_location)  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load tensors of any of the three layouts as ``torch.nn.Module.load_state_dict`` does.
@@ -545,18 +564,18 @@ class HubModel(PyTorchModelHubMixin):
 
         The mixin's own removes config.json before it writes; here a save that is interrupted leaves the model that lay
         there before, or none. ``config`` and ``model_card_kwargs``, which the mixin passes, are the model's own.
+
+        Raises
+        ------
+        ValueError
+            If the model is folded.
         """
         from codebrain.model_card import model_card
 
+        self.refuse_folded("save_pretrained")
         folder = Path(save_directory)
         write_model(folder, self.state_dict(), {"model_type": MODEL_TYPE, **self.get_config()}, model_card(self))  # type: ignore[attr-defined]
         return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
-
-
-def save_export(model: HubModel, folder: str | Path) -> Path:
-    """Write a model as an export folder: config.json, model.safetensors, README.md."""
-    model.save_pretrained(folder)
-    return Path(folder)
 
 
 def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:

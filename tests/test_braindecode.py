@@ -105,6 +105,7 @@ def test_state_dicts_go_both_ways():
     x = torch.randn(2, 3, 600)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
     CodeBrain.from_config(theirs.get_config()).load_state_dict(theirs.state_dict())
+    Braindecode.from_config(ours.get_config()).load_state_dict(theirs.state_dict())
 
 
 def test_a_folder_that_they_saved_loads(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from codebrain import BackboneConfig, CodeBrain, MaskedTokenModel
+from codebrain.folding import fold
 
 SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
 CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
@@ -101,6 +102,32 @@ def test_contradictions_and_gaps_are_refused(options, message):
         codebrain(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "relu"}, "activation='relu' must be a class of modules, such as torch.nn.ReLU"),
+        ({"activation": nn.ReLU()}, r"activation=ReLU\(\) must be a class"),
+        ({"pos_kernel": 7}, "pos_kernel=7 must be two whole numbers"),
+        ({"pos_kernel": (7, 7, 7)}, r"pos_kernel=\(7, 7, 7\) must be two whole numbers"),
+        ({"swa_window_size": 3.0}, r"swa_window_size=3\.0 must be a whole number"),
+        ({"res_channels": "16"}, "res_channels='16' must be a whole number"),
+    ],
+)
+@pytest.mark.parametrize("make", [codebrain, masked])
+def test_arguments_of_another_kind_are_refused(make, options, message):
+    with pytest.raises(TypeError, match=message):
+        make(**options)
+
+
+@pytest.mark.parametrize("make", [codebrain, masked])
+def test_numpy_arrays_are_refused(make):
+    x, mask = torch.zeros(2, 3, 850), torch.zeros(2, 3, 4)
+    with pytest.raises(TypeError, match=r"the signal is a ndarray, expected a tensor: torch\.as_tensor"):
+        make()(x.numpy())
+    with pytest.raises(TypeError, match=r"mask is a ndarray, expected a tensor"):
+        make()(x, mask.numpy())
+
+
 def test_unspecified_properties_say_what_to_pass():
     model = codebrain()
     for name in ("sfreq", "input_window_seconds", "chs_info"):
@@ -146,6 +173,31 @@ def test_reset_head_replaces_the_classifier_alone():
         model.reset_head(0)
 
 
+@pytest.mark.parametrize("make", [codebrain, masked])
+def test_a_folded_model_is_not_saved_and_gets_no_new_head(make, tmp_path):
+    folded = fold(make())
+    with pytest.raises(ValueError, match=r"save_pretrained of a folded model.*fold after loading"):
+        folded.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    if isinstance(folded, CodeBrain):
+        with pytest.raises(ValueError, match="reset_head of a folded model"):
+            folded.reset_head(3)
+
+
+@pytest.mark.parametrize("window_size", [1, 3])
+def test_the_gradient_can_be_differentiated_again(window_size):
+    """Against differences of the gradient, along the gradient."""
+    model, x = codebrain(swa_window_size=window_size).double().eval(), torch.randn(1, 3, 850, dtype=torch.float64)
+
+    def gradient(x):
+        return torch.autograd.grad(model(x).square().sum(), x, create_graph=True)[0]
+
+    (curvature,) = torch.autograd.grad((slope := gradient(x.requires_grad_())).square().sum() / 2, x)
+    step = 1e-5 * slope.detach() / slope.detach().norm()
+    ahead, behind = (gradient((x + s).detach().requires_grad_()).detach() for s in (step, -step))
+    torch.testing.assert_close(curvature, (ahead - behind) / 2e-5 * slope.detach().norm(), rtol=1e-4, atol=1e-8)
+
+
 def test_config_survives_json():
     channels = [{"ch_name": name, "loc": np.arange(12.0), "kind": 2} for name in ("C3", "Cz", "C4")]
     model = codebrain(n_chans=None, chs_info=channels, activation=nn.ELU, swa_window_size=3, pos_kernel=(3, 5))
@@ -156,6 +208,14 @@ def test_config_survives_json():
     assert again.chs_info[1]["loc"].tolist() == list(range(12))
     assert isinstance(again.backbone.activation, nn.ELU)
     again.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("make", [codebrain, masked])
+def test_a_config_names_what_braindecode_lacks_only_where_it_is_on(make):
+    assert not {"swa_within_channel", "checkpoint_blocks"} & make().get_config().keys()
+    config = make(swa_within_channel=True, checkpoint_blocks=True).get_config()
+    assert config["swa_within_channel"] is config["checkpoint_blocks"] is True
+    assert type(make()).from_config(config).backbone.config.checkpoint_blocks
 
 
 def test_the_pretraining_config_builds_both_models():
@@ -169,6 +229,8 @@ def test_a_config_with_an_unknown_key_or_a_foreign_type_is_refused():
         CodeBrain.from_config({"widht": 3})
     with pytest.raises(ValueError, match="unknown arguments of MaskedTokenModel: widht"):
         MaskedTokenModel.from_config({"widht": 3})
+    with pytest.raises(ValueError, match=r"n_codes_t.*called codebook_size_t"):
+        MaskedTokenModel.from_config({**masked().get_config(), "n_codes_t": 9})
     with pytest.raises(ValueError, match=r"'os\.system' is not in torch\.nn"):
         CodeBrain.from_config({"activation": "os.system"})
 

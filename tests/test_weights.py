@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from safetensors.torch import load_file, save_file
 
 from codebrain import CodeBrain, MaskedTokenModel
-from codebrain.weights import load, read_state_dict, resolve, save_export, to_braindecode, to_ours
+from codebrain.weights import load, read_state_dict, resolve, to_braindecode, to_ours
 
 SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
 CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
@@ -97,7 +97,7 @@ def test_an_untouched_braindecode_model_gets_the_norm_it_would_have_taken():
 
 def test_export_folder_holds_config_weights_and_card(tmp_path):
     model = codebrain(sfreq=200).eval()
-    save_export(model, tmp_path / "export")
+    model.save_pretrained(tmp_path / "export")
     assert {file.name for file in (tmp_path / "export").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     card = (tmp_path / "export" / "README.md").read_text()
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
@@ -113,7 +113,6 @@ def test_export_folder_holds_config_weights_and_card(tmp_path):
 def test_a_braindecode_folder_loads(tmp_path):
     model = codebrain().eval()
     config = {**model.get_config(), "braindecode_version": "1.8.1"}
-    del config["swa_within_channel"], config["checkpoint_blocks"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     torch.save(to_braindecode(model.state_dict()), tmp_path / "pytorch_model.bin")
     x = torch.randn(2, 3, 850)
@@ -131,6 +130,15 @@ def test_another_task_gets_a_new_head_and_is_told(tmp_path, changed):
     torch.testing.assert_close(model.backbone.state_dict(), source.backbone.state_dict())
 
 
+def test_the_arguments_of_the_hub_mixin_are_taken(tmp_path):
+    codebrain().save_pretrained(tmp_path)
+    model = CodeBrain.from_pretrained(pretrained_model_name_or_path=tmp_path, map_location="meta", strict=True)
+    assert {value.device.type for value in model.state_dict().values()} == {"meta"}
+    assert CodeBrain.from_pretrained(tmp_path, strict=False, n_outputs=5).n_outputs == 5
+    with pytest.raises(ValueError, match=r"does not fit strictly.*freshly initialised: final_layer.*strict=False"):
+        CodeBrain.from_pretrained(tmp_path, strict=True, n_outputs=5)
+
+
 def test_new_sizes_replace_saved_ones_under_another_name(tmp_path):
     channels = [{"ch_name": name} for name in ("C3", "Cz", "C4")]
     codebrain(n_chans=None, chs_info=channels, n_times=None, sfreq=200, input_window_seconds=4.0).save_pretrained(
@@ -143,7 +151,7 @@ def test_new_sizes_replace_saved_ones_under_another_name(tmp_path):
 
 def test_a_pretraining_export_serves_classification_features_and_more_pretraining(tmp_path):
     source = MaskedTokenModel(11, 13, **SMALL).eval()
-    save_export(source, tmp_path / "run" / "export")
+    source.save_pretrained(tmp_path / "run" / "export")
     features = CodeBrain.from_pretrained(tmp_path / "run")
     x = torch.randn(1, 5, 600)
     torch.testing.assert_close(features(x, return_features=True)["features"], source.backbone(x.view(1, 5, 3, 200)))
@@ -268,6 +276,8 @@ def test_missing_models_say_what_was_looked_for(tmp_path):
         resolve(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=r"no such file or folder.*There is no folder run either"):
         resolve("run/model.pth")
+    with pytest.raises(ValueError, match="the name of the model is empty"):
+        CodeBrain.from_pretrained("")
     with pytest.raises(FileNotFoundError, match=r"looked for model\.safetensors"):
         resolve(tmp_path)
     (tmp_path / "checkpoints").mkdir()
