@@ -64,6 +64,8 @@ class Progress:
 
     def update(self, loss: float) -> None:
         """One more step."""
+        if self._bar.disable:  # and then knows no figures
+            return
         bar = self._bar.format_dict
         # tqdm knows its own rate only once it was drawn.
         rate = bar["rate"] or (bar["n"] + 1 - bar["initial"]) / max(bar["elapsed"], 1e-9)
