@@ -59,8 +59,8 @@ def _layer(n_inputs: int, n_features: int, norm: Norm, **shape: int) -> list[nn.
 class TFConv(nn.Module):
     """Tokens from patches: a waveform branch and a spectrum branch, concatenated and projected to the width.
 
-    Beside the branches a linear map of both views may run. It is not in the paper; with it the same network restores
-    in tens of steps what it otherwise needs hundreds for (docs/experiments.md).
+    Beside the branches a linear map of both views may run. It is not in the paper: convolutions alone learn the
+    waveform several times slower (docs/experiments.md).
     """
 
     mean_log_amplitude: Tensor
