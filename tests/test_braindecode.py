@@ -151,11 +151,13 @@ def test_trains_in_eegclassifier():
     assert model.score(x, y) > 0.8
 
 
-def test_takes_an_instance_and_double_signals():
+def test_takes_a_pretrained_instance_and_double_signals(tmp_path):
     x, y = toy_data()
-    model = CodeBrain(n_outputs=2, n_chans=3, n_times=400, **SMALL, **CODES)
+    CodeBrain(**SMALL, **CODES).save_pretrained(tmp_path)
+    model = CodeBrain.from_pretrained(tmp_path, n_outputs=2, n_chans=3, n_times=400)
     net = eeg_classifier(model, classes=[0, 1], max_epochs=1, batch_size=8, train_split=None, verbose=0)
     assert net.fit(x.astype("float64"), y).predict(x.astype("float64")).shape == (24,)
+    assert net.module_ is model  # not built anew, which would lose the weights
 
 
 def test_trains_in_a_scikit_learn_pipeline():
