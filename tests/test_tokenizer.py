@@ -244,7 +244,7 @@ def test_saved_and_loaded(tmp_path: Path, source: str) -> None:
         "windows": 6,
         "subjects": 3,
         "held_out_subjects": 1,
-        "held_out": {"waveform_ev": 0.5, "codes_in_use_t": 1.0},
+        "held_out": {"waveform_ev": 0.5, "codes_in_use_t": 0.9375},
     }
     model.save_pretrained(tmp_path / "export")
     loaded = DualTokenizer.from_pretrained(tmp_path / "export" if source == "export" else tmp_path)
@@ -255,6 +255,7 @@ def test_saved_and_loaded(tmp_path: Path, source: str) -> None:
     assert torch.equal(codes.t, model.encode(windows(), NAMES).t)
     card = (tmp_path / "export" / "README.md").read_text()
     assert "| explained variance, waveform | 0.5 |" in card
+    assert "| temporal codes in use | 93.8% |" in card
     assert "7 steps on 6 windows of 3 subjects" in card
 
 
@@ -391,11 +392,50 @@ def test_odd_signals_give_no_nan(kind: str, form: str) -> None:
         ({"n_heads": 5}, "n_heads=5 does not divide width=32"),
         ({"conv_features": 6}, "multiple of 4"),
         ({"revive_below": 1.5}, "fraction of the mean hits"),
+        *(
+            ({name: 0}, f"{name}=0 must be at least 1")
+            for name in ("max_patches", "width", "n_layers", "n_heads", "conv_features", "decoder_layers", "code_dim")
+        ),
+        ({"n_layers": -1}, "n_layers=-1 must be at least 1"),
+        *(({name: 1}, f"{name}=1 must be at least 2") for name in ("patch_size", "n_codes_t", "n_codes_f")),
+        *(({name: 0.0}, f"{name}=0.0 must be a number above 0") for name in ("sfreq", "mlp_ratio")),
+        ({"sfreq": math.nan}, "sfreq=nan must be a number above 0"),
+        *(({"decay": value}, f"decay={value} must lie between 0 and 1") for value in (0.0, 1.0, 1.5)),
+        ({"waveform": "z"}, "waveform='z' is none of 'patch', 'raw'"),
     ],
 )
-def test_impossible_sizes_are_refused(changes: dict[str, float], message: str) -> None:
+def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"width": "200"}, {"width": 200.0}, {"n_layers": True}, {"decay": None}, {"linear_path": 1}]
+)
+def test_values_of_another_type_are_refused(changes: dict[str, Any]) -> None:
+    ((name, value),) = changes.items()
+    with pytest.raises(TypeError, match=f"{name}={value!r} must be of type"):
+        dataclasses.replace(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:50], "is no valid JSON"),
+        (lambda text: "[1, 2]", "holds a list instead of named values"),
+        (lambda text: json.dumps({**json.loads(text), "width": "32"}), "is damaged: width='32' must be of type int"),
+        (lambda text: json.dumps({**json.loads(text), "n_heads": 0}), "is damaged: n_heads=0 must be at least 1"),
+        (lambda text: json.dumps({**json.loads(text), "phase": ["angle"]}), "is damaged: phase=.* is none of 'vector'"),
+        (lambda text: json.dumps({**json.loads(text), "record": "none"}), "is damaged: record='none' must be of type"),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
+    make().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(ValueError, match=rf"config\.json {message}") as error:
+        DualTokenizer.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_patches_are_read_one_by_one() -> None:

@@ -3,7 +3,10 @@
 Shapes: B windows, C channels, T samples, P patches per channel.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -95,3 +98,31 @@ def to_codes(indices: Indices, name: str, *, n_codes: int, n_channels: int, max_
             "it written by another tokenizer, or read as a signed number?"
         )
     return codes
+
+
+def require_type(name: str, value: Any, kind: Any) -> None:
+    """Raise TypeError if a value is not of a type, or ValueError if it is none of a Literal's."""
+    if allowed := get_args(kind):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
+        return
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool) is not (kind is bool):
+        raise TypeError(f"{name}={value!r} must be of type {kind.__name__}")
+
+
+def require_at_least(least: int, name: str, value: int) -> None:
+    """Raise ValueError if a count is too small."""
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Named values of a JSON file; ValueError, with its path, if it holds anything else."""
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} instead of named values")
+    return content

@@ -3,7 +3,7 @@
 Shapes: B windows, C channels, T samples, P patches per channel, L samples per patch, F = L//2 + 1 bins, D width.
 """
 
-import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,16 @@ from codebrain.patches import patchify, to_model_units
 from tokenizer.card import model_card
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
 from tokenizer.encoder import Encoder, Norm
-from tokenizer.inputs import Indices, require_finite, require_names, to_codes, to_signal
+from tokenizer.inputs import (
+    Indices,
+    read_json,
+    require_at_least,
+    require_finite,
+    require_names,
+    require_type,
+    to_codes,
+    to_signal,
+)
 from tokenizer.quantizer import Quantizer
 from tokenizer.targets import (
     AmplitudeScale,
@@ -36,6 +45,7 @@ from tokenizer.targets import (
 )
 
 MODEL_TYPE = "codebrain-tokenizer"
+COUNTS = ("max_patches", "width", "n_layers", "n_heads", "conv_features", "decoder_layers", "code_dim")
 ENCODE_TOKENS = 16384  # tokens that `encode` holds at a time
 
 
@@ -90,6 +100,17 @@ class TokenizerConfig:
     """Phase to restore: cosine and sine ("vector") or the angle z-scored over the window ("angle", as published)."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            require_type(field.name, getattr(self, field.name), field.type)
+        for name in COUNTS:
+            require_at_least(1, name, getattr(self, name))
+        for name in ("patch_size", "n_codes_t", "n_codes_f"):
+            require_at_least(2, name, getattr(self, name))
+        for name in ("sfreq", "mlp_ratio"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
+        if not 0 < self.decay < 1:
+            raise ValueError(f"decay={self.decay} must lie between 0 and 1, both excluded; 0.99 is usual")
         if self.width % self.n_heads:
             raise ValueError(f"n_heads={self.n_heads} does not divide width={self.width}; choose a divisor")
         if self.conv_features % 4:
@@ -406,14 +427,19 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
                 "export/ or a Hub id. (The released CodeBrain_Tokenizer.pth cannot be loaded: the shapes of its TFConv "
                 "were not published.)"
             )
-        saved = json.loads(files.config.read_text())
+        saved = read_json(files.config)
         kind = saved.get("model_type", "unknown")
         if kind != MODEL_TYPE:
             raise ValueError(
                 f"{source} holds a model of type {kind!r}, expected {MODEL_TYPE!r}: pass a stage-1 run, not a backbone"
             )
         names = {field.name for field in fields(TokenizerConfig)}
-        model = cls(TokenizerConfig(**{name: value for name, value in saved.items() if name in names}))
+        try:
+            config = TokenizerConfig(**{name: value for name, value in saved.items() if name in names})
+            require_type("record", saved.get("record", {}), dict)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{files.config} is damaged: {error}") from error
+        model = cls(config)
         state_dict = weights.read_state_dict(files.weights)
         _require_fit(model, state_dict, files.weights)
         model.load_state_dict(state_dict)
