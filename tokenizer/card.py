@@ -61,7 +61,9 @@ def _measured(record: Mapping[str, Any]) -> str:
     if not record:
         return ""
     rows = "\n".join(
-        f"| {title} | {record['held_out'][name]:.4g} |" for name, title in FIGURES.items() if name in record["held_out"]
+        f"| {title} | {record['held_out'][name]:{'.1%' if name.startswith('codes_in_use') else '.4g'}} |"
+        for name, title in FIGURES.items()
+        if name in record["held_out"]
     )
     return f"""Trained for {record["steps"]} steps on {record["windows"]} windows of {record["subjects"]} subjects. On
 windows of {record["held_out_subjects"]} subjects that it did not see:
