@@ -107,6 +107,29 @@ def test_sigterm_saves_and_has_its_own_code(store: Store, tmp_path: Path) -> Non
     assert_same_end(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_after_the_training_ends_every_process_at_once(store: Store, tmp_path: Path, processes: int) -> None:
+    """The main process is busy, the other one waits for it; nothing that was trained is lost."""
+    command = launch_line(TOY, *arguments(store, tmp_path / "run", fault="export"), processes=processes)
+    child = subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for(tmp_path / "run/exporting", child)
+    child.terminate()
+    _, said = child.communicate(timeout=25)  # the launcher kills after 30 s
+    assert child.returncode == (75 if processes == 1 else 1)
+    assert said.count(b"stopped by SIGTERM; nothing is lost: launch again to go on.") == 1
+    assert b"peer" not in said
+    assert (tmp_path / "run/checkpoints/step-00000012/state.json").exists()
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_sigterm_in_the_last_validation_is_not_forgotten(store: Store, tmp_path: Path) -> None:
+    result = run(TOY, *arguments(store, tmp_path / "run", fault="last"))
+    assert result.returncode == 75
+    assert "stopped by SIGTERM" in result.stderr
+    train(store, tmp_path / "run", fault="last")
+    assert_same_end(train(store, tmp_path / "whole"), tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("processes", "overrides"),
     [(1, {"loop.batch_size": 2, "loop.accumulation": 2}), (2, {"loop.batch_size": 2})],
@@ -124,6 +147,7 @@ def test_one_batch_in_parts_is_the_same_step(store: Store, tmp_path: Path, proce
 
 FAULTS = {
     "nan": "the loss of step 6 is not finite",
+    "infinite": "the loss of step 6 is not finite",
     "gradient": "the gradient of step 6 is not finite",
     "raise": "RuntimeError: this process was told to fail",
     "worker": "a process that reads windows ahead died",
@@ -135,13 +159,22 @@ FAULTS = {
     ("fault", "processes"),
     [
         ("nan", 1),
+        ("infinite", 1),
+        ("infinite", 2),
         ("worker", 1),
         ("gradient", 2),
         ("raise", 2),
         ("corrupt", 2),
         *(
             pytest.param(fault, processes, marks=pytest.mark.slow)
-            for fault, processes in [("gradient", 1), ("raise", 1), ("corrupt", 1), ("nan", 2), ("worker", 2)]
+            for fault, processes in [
+                ("infinite", 1),
+                ("gradient", 1),
+                ("raise", 1),
+                ("corrupt", 1),
+                ("nan", 2),
+                ("worker", 2),
+            ]
         ),
     ],
 )
@@ -160,9 +193,9 @@ def test_faults_end_every_process_with_one_message(store: Store, tmp_path: Path,
     if fault != "raise":  # which stands for a bug: its traceback is wanted
         assert len(re.findall(r"\berror: ", said)) == 1
         assert "Error: " not in said
-    if fault in ("nan", "gradient"):
+    if fault in ("nan", "infinite", "gradient"):
         assert "Last good checkpoint" in result.stderr
-        assert (fault == "nan") == ("rec-00" in result.stderr)
+        assert (fault != "gradient") == ("rec-00" in result.stderr)
     if fault != "corrupt":
         assert (tmp_path / "run/checkpoints/step-00000004/state.json").exists()
 
@@ -358,12 +391,28 @@ def test_scalars_reach_wandb_and_mlflow(store: Store, tmp_path: Path, monkeypatc
         (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    train(store, tmp_path / "run", **{"loop.trackers": "[wandb, mlflow]", "loop.total_steps": 3})
+    given = {"loop.trackers": "[wandb, mlflow]", "loop.total_steps": 3}
+    train(store, tmp_path / "run", **given)
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     for library, start in (("wandb", "wandb.init"), ("mlflow", "mlflow.start_run")):
         assert [call for call in calls if call[0] == start], calls
         logged = [call for call in calls if call[0].startswith(library) and "valid/loss" in str(call)]
         assert [call[-1].get("step") for call in logged] == ["0", "3"]
+    told = next(call for call in calls if call[0].startswith("wandb") and "config.update" in call[0])
+    assert "'optim.lr': 0.01" in told[1]
+    assert "'loop.trackers': \"['wandb', 'mlflow']\"" in told[1]
+
+    def wandb_id() -> str:
+        found = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+        return [call for call in found if call[0] == "wandb.init"][-1][-1]["id"]
+
+    first = wandb_id()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").rename(tmp_path / "elsewhere/run")
+    train(store, tmp_path / "elsewhere/run", **given)
+    assert wandb_id() == first
+    train(store, tmp_path / "run", **given)
+    assert wandb_id() != first
 
 
 @pytest.mark.parametrize(

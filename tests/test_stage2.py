@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.logging import read_metrics
 from pretrain.stage2 import MaskConfig, Stage2, Stage2Config
 from tests.conftest import write_toy_store
-from tests.processes import ROOT
+from tests.processes import ROOT, environment, launch_line
 from tests.processes import run as processes_run
 from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.cache import code_files, ensure_codes, fingerprint, require_writable
@@ -159,6 +161,26 @@ def test_codes_that_cannot_be_kept_are_refused_before_there_is_a_run(
         assert result.returncode == 2, result.stderr
         assert "--token_cache off" in result.stderr
         assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_in_the_token_cache_ends_at_once(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=60)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    given = ("--data", str(store.path), "--tokenizer", str(tmp_path / "tokenizer"), "--run_dir", str(tmp_path / "run"))
+    command = launch_line(ROOT / "pretrain/stage2.py", *given, "--loop.total_steps=1", "--loop.eval_batch_size=1")
+    child = subprocess.Popen(command, env=environment(), cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 100
+    while not list(store.path.glob("codes/*/*.npy")):
+        assert time.monotonic() < deadline
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.terminate()
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 75, said
+    assert said.count(b"stopped by SIGTERM; nothing is lost: launch again to go on.") == 1
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    shapes = {np.load(files.path(shard)).shape for shard in store.shards}
+    assert len(shapes) == 1
 
 
 def test_codes_that_are_there_need_no_writing(tokenizer: DualTokenizer, tmp_path: Path) -> None:

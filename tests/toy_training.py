@@ -33,7 +33,8 @@ class ToyConfig:
     dropout: float = 0.1
     """Share of hidden units to drop."""
     fault: str = ""
-    """What happens in step 6: `nan`, `gradient`, `raise`, `worker`, `sigterm`; `slow` for a run that can be killed."""
+    """What happens in step 6: `nan`, `infinite`, `gradient`, `raise`, `worker`, `sigterm`; `slow` for a run that can be
+    killed; `last` for SIGTERM in the last validation; `export` for a main process that is long busy after training."""
     split: SplitConfig = SplitConfig(valid_fraction=0.2)
     """Held-out subjects."""
     optim: OptimConfig = OptimConfig(lr=1e-2)
@@ -68,6 +69,8 @@ def main() -> None:
         loss = model(batch.x + noise[:, None, None])
         if batch.offset == 0 and config.fault == "nan" and step[0] == 5:
             loss = loss * float("nan")
+        if config.fault == "infinite" and step[0] == 5 and run.rank == run.world - 1:
+            loss = loss + math.inf
         if config.fault == "gradient" and step[0] == 5:
             loss.register_hook(lambda gradient: gradient * math.inf)
         if config.fault == "raise" and step[0] == 5 and run.rank == run.world - 1:
@@ -91,6 +94,8 @@ def main() -> None:
     def evaluate(model: nn.Module) -> dict[str, float]:
         batches = eval_batches(valid, 4, rank=run.rank, world=run.world)
         sums = torch.tensor([[float(model(b.x)) * len(b), len(b)] for b in batches], dtype=torch.float64).sum(0)
+        if config.fault == "last" and step[0] == config.loop.total_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
         total, count = run.accelerator.reduce(sums) if run.world > 1 else sums
         return {"valid/loss": float(total / count)}
 
@@ -104,6 +109,9 @@ def main() -> None:
         optim=config.optim,
         after_update=after_update,
     )
+    if config.fault == "export" and run.is_main:
+        (run.path / "exporting").touch()
+        time.sleep(100)
     run.finish(dataclasses.asdict(result))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.util
 import json
 import logging
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from codebrain.config import to_dict, to_yaml
 from codebrain.data.format import PARTIAL_SUFFIX, write_text
+from codebrain.training import sigterm
 from codebrain.training.logging import MetricsFile
 
 _log = logging.getLogger(__name__)
@@ -204,7 +205,8 @@ class Run:
 def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run:
     """Set up processes and folder. Collective; call it before any model is built.
 
-    A quantiser that is built before the process group exists never synchronises its codebook.
+    A quantiser that is built before the process group exists never synchronises its codebook. From here on SIGTERM ends
+    the process with exit code 75: at once, or in `loop.fit` once the run is saved.
 
     Raises
     ------
@@ -213,6 +215,7 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
         it says.
     """
     _require_trackers(loop.trackers)
+    sigterm.end_at_once(speaks=os.environ.get("RANK", "0") == "0")
     warnings.filterwarnings("ignore", message=".*use_reentrant.*")
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
@@ -235,18 +238,30 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any) -> Run
     broadcast_object_list(problem)
     if problem[0]:
         raise ValueError(problem[0])
-    accelerator.init_trackers(
-        "tensorboard" if loop.trackers == ["tensorboard"] else path.name,
-        # Taken up again, the run goes on in the same place.
-        init_kwargs={"wandb": {"dir": str(path), "id": _id(path), "resume": "allow"}},
-    )
+    _start_trackers(run, config)
     torch.manual_seed(loop.seed)
     return run
 
 
-def _id(path: Path) -> str:
-    """A name for a run's folder that no other folder has."""
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+def _start_trackers(run: Run, config: Any) -> None:
+    """Tell the trackers of the run and its configuration."""
+    wandb = {"dir": str(run.path), "resume": "allow"}
+    if run.is_main and "wandb" in run.loop.trackers:
+        wandb["id"] = _wandb_id(run.path / "wandb_id")
+    # Numbers as they are, the rest as text: no tracker takes lists, and not all of them None.
+    flat = _flat(to_dict(config)).items()
+    run.accelerator.init_trackers(
+        "tensorboard" if run.loop.trackers == ["tensorboard"] else run.path.name,
+        config={key: value if isinstance(value, int | float) else str(value) for key, value in flat},
+        init_kwargs={"wandb": wandb},
+    )
+
+
+def _wandb_id(path: Path) -> str:
+    """The name that W&B knows a run by; written once, so that it goes on in the same place when taken up again."""
+    if not path.exists():
+        write_text(path, secrets.token_hex(8) + "\n")
+    return path.read_text().strip()
 
 
 def check_world(num_processes: int) -> None:

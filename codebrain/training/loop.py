@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,14 +20,11 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from codebrain.data.windows import Batch, WindowDataset
-from codebrain.training import checkpoint
+from codebrain.training import checkpoint, sigterm
 from codebrain.training.launch import Run
 from codebrain.training.logging import TIME_PREFIX, Progress
 from codebrain.training.optim import OptimConfig, adamw, learning_rate, set_learning_rate
 from codebrain.training.sampling import StepRequests, train_loader
-
-INTERRUPTED = 75
-"""Exit code after SIGTERM: the run was saved and can be launched again (EX_TEMPFAIL of sysexits.h)."""
 
 LossFn = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, Any]]]
 EvaluateFn = Callable[[nn.Module], dict[str, float]]
@@ -151,14 +146,14 @@ def fit(
     windows_per_step = run.loop.batch_size * run.loop.accumulation * run.world
     stop = False
     bar = Progress(first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
-    with _sigterm() as asked_to_stop, _quiet_if_another_failed(run), bar as progress:
+    with sigterm.noted() as asked_to_stop, _quiet_if_another_failed(run), bar as progress:
         if state.step == 0:
             _validate(run, model, evaluate, state, best)
         clock = _Clock()
         while state.step < run.loop.total_steps and not (patience and state.since_best >= patience):
             scalars = trainer.step(state)
             last = state.step == run.loop.total_steps
-            stop = _accumulate(run, state, scalars, asked_to_stop.is_set()) and not last
+            stop = _accumulate(run, state, scalars, asked_to_stop.is_set())
             progress.update(state.sums["train/loss"] / state.n_summed)
             clock.step()
 
@@ -172,7 +167,9 @@ def fit(
             clock.restart()
     if stop:
         run.say(f"stopped by SIGTERM after step {state.step}, which is saved; launch again to go on from it.")
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(sigterm.INTERRUPTED)
+    if asked_to_stop.is_set():  # since the last step was made; it is saved
+        sigterm.end(speaks=run.is_main)
     assert state.best_value is not None, "the last step is always validated"
     return FitResult(state.step, state.best_step, state.best_value, state.last)
 
@@ -300,13 +297,14 @@ class _Trainer:
 def _require_finite(run: Run, sums: dict[str, Any], windows: list[int], state: _State, train: WindowDataset) -> None:
     """End all processes together, with one message, before a non-finite number reaches the weights.
 
-    Gradients are already averaged over processes, so their norm is not finite on all of them at once. Under float16
-    the scaler skips such updates by itself; there only the loss counts.
+    Under float16 the scaler skips updates whose gradient is not finite by itself; there only the loss counts.
     """
-    scaled = run.accelerator.scaler is not None
-    judged = sums["train/loss"] if scaled else sums["train/grad_norm"]
-    if scaled and run.world > 1:
-        judged = run.accelerator.reduce(judged.clone(), reduction="sum")
+    # An infinite loss may have a finite gradient; times nought, either one spoils the sum.
+    judged = sums["train/loss"].double() * 0.0
+    if run.accelerator.scaler is None:
+        judged = judged + sums["train/grad_norm"].double() * 0.0
+    if run.world > 1:
+        judged = run.accelerator.reduce(judged, reduction="sum")
     if bool(torch.isfinite(judged)):
         return
     loss = float(sums["train/loss"])
@@ -395,20 +393,6 @@ def _quiet_if_another_failed(run: Run) -> Iterator[None]:
         if run.world > 1 and lost:
             raise SystemExit(1) from error
         raise
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, which clusters send some time before they take a machine away."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _key(*parts: int) -> int:
