@@ -55,15 +55,15 @@ def parse() -> argparse.Namespace:
 
 def measure(tokenizer: DualTokenizer, dataset: WindowDataset, batch_size: int = 16) -> dict[str, float]:
     """Usage of both codebooks and quality of restoration over all windows."""
-    tally = QualityTally(tokenizer.config.patch_size, tokenizer.config.sfreq)
+    tally = QualityTally(tokenizer.config)
     hits = {"t": torch.zeros(tokenizer.config.n_codes_t), "f": torch.zeros(tokenizer.config.n_codes_f)}
     for batch in eval_batches(dataset, batch_size):
         codes = tokenizer.encode(batch.x, batch.ch_names)
-        tally.add(tokenizer.decode(codes, batch.ch_names), tokenizer.targets(batch.x))
+        tally.add(tokenizer.decode(codes, batch.ch_names), tokenizer.targets(batch.x), batch.x)
         for name, found in (("t", codes.t), ("f", codes.f)):
             hits[name] += torch.bincount(found.flatten(), minlength=len(hits[name]))
     used = {f"{figure}_{book}": value for book, counts in hits.items() for figure, value in usage(counts).items()}
-    return {**used, **tally.figures()}
+    return {**used, **{name: float(value) for name, value in tally.figures().items()}}
 
 
 def targets(tokenizer: DualTokenizer, dataset: WindowDataset, limit: int | None = None) -> dict[str, Floats]:

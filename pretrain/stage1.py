@@ -153,8 +153,8 @@ class Stage1:
         output = model(batch.x, batch.ch_names, self._noise(batch, generator))
         targets = self.model.targets(batch.x)
         loss, terms = stage1_loss(output, targets, self.config.losses)
-        tally = self._tally()
-        tally.add(output.reconstruction, targets)
+        tally = QualityTally(self.config.model)
+        tally.add(output.reconstruction, targets, batch.x)
         return loss, {**{f"loss_{name}": term for name, term in terms.items()}, **tally.figures()}
 
     def after_update(self, step: int, generator: torch.Generator) -> dict[str, float]:
@@ -173,7 +173,7 @@ class Stage1:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses, code usage and restoration on held-out subjects. Collective."""
-        tally, n_windows = self._tally(), 0
+        tally, n_windows = QualityTally(self.config.model), 0
         # Starts at zero, not at the first batch: with few windows a process may have none, yet all add up together.
         terms = {
             name: torch.zeros((), device=self.run.device) for name in ("loss", *(f"loss_{term}" for term in TERMS))
@@ -185,14 +185,14 @@ class Stage1:
             loss, found = stage1_loss(output, targets, self.config.losses, across_processes=False)
             for name, term in {"loss": loss, **{f"loss_{name}": term for name, term in found.items()}}.items():
                 terms[name] += term * len(batch)
-            tally.add(output.reconstruction, targets)
+            tally.add(output.reconstruction, targets, batch.x)
             n_windows += len(batch)
             if output.codes is not None:
                 for counts, codes in zip(hits, (output.codes.t, output.codes.f), strict=True):
                     counts.add_(torch.bincount(codes.flatten(), minlength=len(counts)))
         tally.sums, *hits = self._total(tally.sums, *hits)
         losses = self._mean_over_windows(terms, n_windows)
-        return {f"valid/{name}": value for name, value in {**losses, **_usage(hits), **tally.figures()}.items()}
+        return {f"valid/{name}": float(value) for name, value in {**losses, **_usage(hits), **tally.figures()}.items()}
 
     def record(self, steps: int, held_out: dict[str, float]) -> dict[str, Any]:
         """What the model card says of this run."""
@@ -267,9 +267,6 @@ class Stage1:
         size = self.config.loop.eval_batch_size or self.config.loop.batch_size
         for batch in eval_batches(dataset, size, rank=rank, world=world):
             yield batch.to(self.run.device)
-
-    def _tally(self) -> QualityTally:
-        return QualityTally(self.config.model.patch_size, self.config.model.sfreq)
 
     def _mean_over_windows(self, sums: dict[str, Tensor], n_windows: int) -> dict[str, float]:
         n = torch.tensor(n_windows, device=self.run.device)

@@ -5,11 +5,12 @@ import logging
 import pytest
 import torch
 
+from codebrain.patches import patchify, to_model_units
 from tests import reference_tokenizer as reference
 from tokenizer.losses import phase_vector
-from tokenizer.model import Reconstruction
+from tokenizer.model import Reconstruction, TokenizerConfig
 from tokenizer.quality import BANDS_HZ, QualityTally
-from tokenizer.targets import make_targets
+from tokenizer.targets import EPS, Targets, log_amplitude, make_targets, one_sided, standardise
 from tokenizer.usage import CodebookCollapse, CollapseConfig, CollapseWatch, usage
 
 
@@ -50,11 +51,28 @@ def test_stop_on_collapse() -> None:
         watch.look({"temporal": 0.06, "frequency": 0.04})
 
 
-def windows(n: int = 6) -> torch.Tensor:
-    return torch.randn(n, 2, 4, 200, generator=torch.Generator().manual_seed(1)) * 0.3
+def windows_uv(n: int = 6) -> torch.Tensor:
+    """Windows of two channels and four patches, strong ones and weak ones, around an offset."""
+    generator = torch.Generator().manual_seed(1)
+    size = 10 + 40 * torch.rand(n, 2, 4, 1, generator=generator)
+    return (size * torch.randn(n, 2, 4, 200, generator=generator) + 7).flatten(2)
 
 
-def blurred(targets, by: float) -> Reconstruction:
+def patches(x_uv: torch.Tensor) -> torch.Tensor:
+    return patchify(to_model_units(x_uv), 200)
+
+
+def default_targets(x_uv: torch.Tensor) -> Targets:
+    return make_targets(patches(x_uv), waveform="patch", amplitude="log")
+
+
+def figures_of(restored: Reconstruction, targets: Targets, x_uv: torch.Tensor, **choices: str) -> dict[str, float]:
+    tally = QualityTally(TokenizerConfig(**choices))
+    tally.add(restored, targets, x_uv)
+    return {name: value.item() for name, value in tally.figures().items()}
+
+
+def blurred(targets: Targets, by: float) -> Reconstruction:
     noise = torch.Generator().manual_seed(2)
     return Reconstruction(
         targets.waveform + by * torch.randn(targets.waveform.shape, generator=noise),
@@ -64,11 +82,10 @@ def blurred(targets, by: float) -> Reconstruction:
 
 
 def test_figures_are_the_definitions() -> None:
-    targets = make_targets(windows(), waveform="patch", amplitude="log")
+    x_uv = windows_uv()
+    targets = default_targets(x_uv)
     guess = blurred(targets, 0.5)
-    tally = QualityTally(200, 200.0)
-    tally.add(guess, targets)
-    figures = tally.figures()
+    figures = figures_of(guess, targets, x_uv)
     expected = reference.explained_variance(guess.amplitude.flatten(0, 2), targets.amplitude.flatten(0, 2))
     assert figures["amplitude_ev"] == pytest.approx(expected, rel=1e-4)
     error = (guess.waveform - targets.waveform).square().sum() / targets.waveform.square().sum()
@@ -77,22 +94,59 @@ def test_figures_are_the_definitions() -> None:
     assert {f"waveform_ev_{band}" for band in BANDS_HZ} < figures.keys()
 
 
+def test_other_targets_are_measured_on_the_scale_of_the_default() -> None:
+    """The same restored signal has the same figures, whatever targets the tokenizer was trained on."""
+    x_uv = windows_uv()
+    signal, targets = patches(x_uv), default_targets(x_uv)
+    size = one_sided(signal).abs()
+    louder = size * (1 + 0.3 * torch.rand(size.shape, generator=torch.Generator().manual_seed(3)))
+    published = make_targets(signal, waveform="raw", amplitude="linear")
+    bent = signal + 0.1 * signal.roll(1, -1)
+    raw = Reconstruction(
+        bent + 5.0,  # an offset, which the z-scored waveform knows nothing of
+        (louder - size.mean((1, 2, 3), keepdim=True)) / (size.var((1, 2, 3), False, keepdim=True) + EPS).sqrt(),
+        phase_vector(targets.phase),
+    )
+    patch = (-1, False)
+    same = Reconstruction(
+        (bent - bent.mean(-1, keepdim=True)) / (signal.var(*patch, keepdim=True) + EPS).sqrt(),
+        standardise(log_amplitude(louder), (1, 2, 3), like=log_amplitude(size)),
+        phase_vector(targets.phase),
+    )
+    expected = figures_of(same, targets, x_uv)
+    assert 0.5 < expected["waveform_ev"] < 0.999
+    assert 0.5 < expected["amplitude_ev"] < 0.999
+    assert figures_of(raw, published, x_uv, waveform="raw", amplitude="linear") == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_restored_without_error_is_explained_wholly() -> None:
+    x_uv = windows_uv()
+    published = make_targets(patches(x_uv), waveform="raw", amplitude="linear")
+    perfect = Reconstruction(published.waveform, published.amplitude, phase_vector(published.phase))
+    figures = figures_of(perfect, published, x_uv, waveform="raw", amplitude="linear")
+    assert figures["waveform_ev"] == pytest.approx(1, abs=1e-6)
+    assert figures["amplitude_ev"] == pytest.approx(1, abs=1e-6)
+
+
 def test_batches_add_up() -> None:
-    whole, parts = QualityTally(200, 200.0), [QualityTally(200, 200.0) for _ in range(2)]
-    for tally, x in ((whole, windows()), (parts[0], windows()[:2]), (parts[1], windows()[2:])):
-        targets = make_targets(x, waveform="patch", amplitude="log")
-        tally.add(Reconstruction(targets.waveform * 0.5, targets.amplitude * 0.5, phase_vector(targets.phase)), targets)
+    whole, parts = QualityTally(TokenizerConfig()), [QualityTally(TokenizerConfig()) for _ in range(2)]
+    for tally, x_uv in ((whole, windows_uv()), (parts[0], windows_uv()[:2]), (parts[1], windows_uv()[2:])):
+        targets = default_targets(x_uv)
+        halved = Reconstruction(targets.waveform * 0.5, targets.amplitude * 0.5, phase_vector(targets.phase))
+        tally.add(halved, targets, x_uv)
     parts[0].sums += parts[1].sums
-    assert parts[0].figures() == pytest.approx(whole.figures(), rel=1e-6)
+    together, found = parts[0].figures(), whole.figures()
+    assert {name: value.item() for name, value in together.items()} == pytest.approx(
+        {name: value.item() for name, value in found.items()}, rel=1e-6
+    )
 
 
 def test_a_band_is_explained_where_its_waves_are_restored() -> None:
     time = torch.arange(200) / 200
     alpha, gamma = torch.sin(2 * torch.pi * 10 * time), torch.sin(2 * torch.pi * 40 * time)
-    targets = make_targets((alpha + gamma).expand(1, 1, 2, 200), waveform="raw", amplitude="log")
+    x_uv = 100 * (alpha + gamma).expand(1, 1, 2, 200).flatten(2)
+    targets = default_targets(x_uv)
     guess = Reconstruction(alpha.expand(1, 1, 2, 200), targets.amplitude, phase_vector(targets.phase))
-    tally = QualityTally(200, 200.0)
-    tally.add(guess, targets)
-    figures = tally.figures()
+    figures = figures_of(guess, targets, x_uv)
     assert figures["waveform_ev_alpha"] == pytest.approx(1, abs=1e-4)
     assert figures["waveform_ev_gamma"] == pytest.approx(0, abs=1e-4)

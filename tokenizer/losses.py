@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from tokenizer.model import Reconstruction, TokenizerOutput
-from tokenizer.targets import Targets, standardise
+from tokenizer.targets import Targets, standardise, unstandardise
 
 TERMS = ("waveform", "amplitude", "phase", "commitment_t", "commitment_f", "contrastive")
 
@@ -102,8 +102,7 @@ def phase_loss(restored: Reconstruction, targets: Targets) -> Tensor:
 def restored_angle(restored: Reconstruction, targets: Targets) -> Tensor:
     """The predicted phase (B, C, P, F) in radians; a z-scored angle is scaled back by its window's own statistics."""
     if restored.phase.shape == targets.phase.shape:
-        mean, std = targets.phase.mean((1, 2, 3), keepdim=True), targets.phase.std((1, 2, 3), keepdim=True)
-        return restored.phase * std + mean
+        return unstandardise(restored.phase, (1, 2, 3), like=targets.phase)
     cosine, sine = restored.phase.chunk(2, dim=-1)
     return torch.atan2(sine, cosine)
 

@@ -59,7 +59,18 @@ def log_amplitude(amplitude: Tensor) -> Tensor:
     return torch.log(amplitude + FLOOR_UV / SCALE_UV * half_length)
 
 
-def standardise(x: Tensor, dim: int | tuple[int, ...] = -1) -> Tensor:
-    """Z-score over `dim`; what is constant becomes zero."""
-    centred = x - x.mean(dim, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(dim, keepdim=True) + EPS)
+def standardise(x: Tensor, dim: int | tuple[int, ...] = -1, *, like: Tensor | None = None) -> Tensor:
+    """Z-score over `dim`, by the mean and deviation of `like`, which is `x` itself; what is constant becomes zero."""
+    mean, variance = _moments(x if like is None else like, dim)
+    return (x - mean) * torch.rsqrt(variance)
+
+
+def unstandardise(z: Tensor, dim: int | tuple[int, ...] = -1, *, like: Tensor) -> Tensor:
+    """The inverse of `standardise`: z-scores in the scale of `like`."""
+    mean, variance = _moments(like, dim)
+    return z * variance.sqrt() + mean
+
+
+def _moments(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    mean = x.mean(dim, keepdim=True)
+    return mean, (x - mean).square().mean(dim, keepdim=True) + EPS
