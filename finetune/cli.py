@@ -12,14 +12,13 @@ import copy
 import itertools
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 
 from codebrain.backbone import EEGSSM
 from codebrain.config import command, parse
@@ -65,14 +64,15 @@ def run_command(argv: list[str] | None = None) -> int:
     note = sequences.require(data.dataset, made, config.training.sequence_length) if config.head == "sequence" else ""
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
-    run = start(config.run_dir, loop, config)
+    # The manifest of the splits says which store it was.
+    run = start(config.run_dir, loop, config, fingerprinted=("data",))
     if run.summary is not None:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
-    _on_main(run, lambda: _confirm(run, made, data))
+    run.on_main(lambda: _confirm(run, made, data))
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
-    run.say(_on_main(run, lambda: _conclude(run, config, data, made, results, note)))
+    run.say(run.on_main(lambda: _conclude(run, config, data, made, results, note)))
     run.finish({"report": "report.md"})
     return 0
 
@@ -194,7 +194,7 @@ def _conclude(
     assert best.path is not None
     _copy(best.path / "export", run.export)
     figures.draw(run.figures, content, arms.by_seed(MAIN, arms.side), results[MAIN])
-    _draw_features(run, data, made.folds[best.fold], arms.side)
+    _draw_features(run, data, made.folds[best.fold], best, arms.side)
     return f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}"
 
 
@@ -220,7 +220,7 @@ def _copy(source: Path, target: Path) -> None:
     unfinished.replace(target)
 
 
-def _draw_features(run: Run, data: Data, fold: Fold, side: str) -> None:
+def _draw_features(run: Run, data: Data, fold: Fold, best: Result, side: str) -> None:
     """Picture of the exported model's features for windows it was not trained on."""
     model, _ = classifier.load(run.export)
     ids = getattr(fold, side)
@@ -231,25 +231,15 @@ def _draw_features(run: Run, data: Data, fold: Fold, side: str) -> None:
             backbone_features(model.backbone, batch.x).mean((1, 2)).numpy()
             for batch in eval_batches(subset, FEATURE_BATCH)
         ]
-    windows = data.windows
-    picture = run.figures / "features.png"
+    windows, where = data.windows, {"valid": "validation"}.get(side, side)
     figures.feature_map(
-        picture, np.concatenate(pooled), windows.label[ids], windows.subject[ids], data.task.class_names
+        run.figures / "features.png",
+        np.concatenate(pooled),
+        windows.label[ids],
+        windows.subject[ids],
+        data.task.class_names,
+        f"{data.task.name}: features of the exported model (fold {best.fold}, seed {best.seed}) for {where} windows",
     )
-
-
-def _on_main(run: Run, compute: Callable[[], Value]) -> Value:
-    """What `compute` returns on the main process, on every process; so is a user's mistake that it raises."""
-    outcome: list[Any] = [None, None]
-    if run.is_main:
-        try:
-            outcome[0] = compute()
-        except (ValueError, OSError) as error:
-            outcome[1] = error
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def main() -> int:
     train, valid, summary = open_corpus(config.data, tokenizer.config, config.split)
     if config.token_cache == "on":
         require_writable(train.stores, tokenizer)
-    run = launch.start(config.run_dir, config.loop, config)
+    run = launch.start(config.run_dir, config.loop, config, fingerprinted=("data", "tokenizer"))
     stores = {str(store.path): store.fingerprint() for store in train.stores}
-    run.keep_to({**stores, f"tokenizer {config.tokenizer}": fingerprint(tokenizer)})
+    run.keep_to({"data": stores, "tokenizer": {config.tokenizer: fingerprint(tokenizer)}})
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")
         return 0

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codebrain.data.format import Store
-from codebrain.training import checkpoint, launch
-from codebrain.training.launch import LoopConfig, check_world
+from codebrain.training import checkpoint, launch, processes
+from codebrain.training.launch import LoopConfig
 from tests.conftest import write_toy_store
 from tests.processes import ROOT, environment, launch_line, run
 
@@ -268,7 +268,7 @@ def test_fewer_processes_than_meant_are_caught(monkeypatch: pytest.MonkeyPatch) 
     """Without `cpu=True` and without a GPU, two launched processes both believe that they are alone."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were meant to run, but this one sees 1"):
-        check_world(num_processes=1)
+        processes.check_world(num_processes=1)
 
 
 def test_a_second_launch_into_a_folder_in_use_is_refused(store: Store, tmp_path: Path) -> None:
@@ -431,9 +431,9 @@ def test_one_thread_is_kept_only_if_it_was_asked_for(
     for name, value in {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     parent = SimpleNamespace(environ=lambda: launcher_environment, cmdline=lambda: launcher_line)
-    monkeypatch.setattr(launch.psutil, "Process", lambda: SimpleNamespace(parent=lambda: parent))
+    monkeypatch.setattr(processes.psutil, "Process", lambda: SimpleNamespace(parent=lambda: parent))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     found: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", found.append)
-    launch._use_all_cores()
+    processes.use_all_cores()
     assert found == threads

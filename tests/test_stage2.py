@@ -218,12 +218,56 @@ def test_a_changed_tokenizer_or_store_has_other_codes(tokenizer: DualTokenizer, 
 
 
 def test_a_run_keeps_to_what_it_was_started_with(run: Run) -> None:
-    run.keep_to({"store": "a", "tokenizer R1": "b"})
-    run.keep_to({"store": "a", "tokenizer R1": "c"})
+    run.keep_to({"data": {"A": "1", "B": "2"}, "tokenizer": {"R1": "3"}})
+    run.keep_to({"data": {"A": "1", "B": "2"}, "tokenizer": {"R1": "4"}})
     (run.checkpoints / "step-00000001").mkdir(parents=True)
-    run.keep_to({"store": "a", "tokenizer R1": "c"})
-    with pytest.raises(ValueError, match="was trained with other contents of tokenizer R1"):
-        run.keep_to({"store": "a", "tokenizer R1": "d"})
+    moved = {"data": {"elsewhere/A": "1", "B": "2"}, "tokenizer": {"../R1": "4"}}
+    run.keep_to(moved)
+    swapped = r"--data B \(then elsewhere/A, now B\), --data elsewhere/A \(then B, now elsewhere/A\)"
+    for changed, named in [
+        ({"tokenizer": {"R1": "5"}}, r"contents of --tokenizer R1 \(then ../R1, now R1\)\. Give"),
+        ({"data": {"elsewhere/A": "1", "B": "6"}}, r"contents of --data B\. Give"),
+        ({"data": {"B": "2", "elsewhere/A": "1"}}, swapped),
+        ({"data": {"elsewhere/A": "1"}}, r"--data B \(then B, now not there\)"),
+        ({"data": {**moved["data"], "C": "7"}}, r"--data C \(then not there, now C\)"),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            run.keep_to({**moved, **changed})
+    run.keep_to(moved)
+
+
+def test_stores_and_tokenizer_may_move_but_not_change(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    """The real script, stopped before its end, taken up after everything was renamed."""
+
+    def launched(*given: str) -> subprocess.CompletedProcess[str]:
+        sizes = [f"--model.{name}={value}" for name, value in dataclasses.asdict(SIZES).items() if name in CHANGED]
+        loop = ["--loop.total_steps=3", "--loop.batch_size=4", "--loop.save_every=1", "--loop.trackers=[]"]
+        return processes_run(ROOT / "pretrain/stage2.py", *given, "--run_dir", str(tmp_path / "run"), *sizes, *loop)
+
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    first = launched("--data", str(store.path), "--tokenizer", str(tmp_path / "tokenizer"))
+    assert first.returncode == 0, first.stderr
+    weights = load_file(tmp_path / "run/export/model.safetensors")
+    for gone in ("summary.json", "export", "checkpoints/step-00000003"):
+        path = tmp_path / "run" / gone
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    (tmp_path / "disk").mkdir()
+    for name in ("store", "tokenizer"):
+        (tmp_path / name).rename(tmp_path / "disk" / name)
+    other = write_toy_store(tmp_path / "store", n_subjects=3, seed=1)
+    moved = "--tokenizer", str(tmp_path / "disk/tokenizer")
+    refused = launched("--data", str(other.path), *moved)
+    assert refused.returncode == 2
+    assert f"was trained with other contents of --data {other.path}." in refused.stderr
+    again = launched("--data", str(tmp_path / "disk/store"), *moved)
+    assert again.returncode == 0, again.stderr
+    assert "at step 2 of 3" in again.stdout
+    assert all(
+        torch.equal(value, weights[name])
+        for name, value in load_file(tmp_path / "run/export/model.safetensors").items()
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"store": "a'])
@@ -232,12 +276,12 @@ def test_damaged_notes_of_a_run_are_named(run: Run, content: str) -> None:
     for name in ("inputs.json", "summary.json"):
         (run.path / name).write_text(content)
     with pytest.raises(ValueError, match=r"run/inputs.json is damaged \(.*\). Delete that file and launch again"):
-        run.keep_to({"store": "a"})
+        run.keep_to({"data": {"A": "1"}})
     with pytest.raises(ValueError, match=r"run/summary.json is damaged \(.*\). Delete that file and launch again"):
         _ = run.summary
     for name in ("inputs.json", "summary.json"):
         (run.path / name).unlink()
-    run.keep_to({"store": "a"})
+    run.keep_to({"data": {"A": "1"}})
     assert run.summary is None
 
 

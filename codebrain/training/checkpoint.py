@@ -117,6 +117,12 @@ def at_step(folder: Path, step: int) -> Checkpoint:
     raise FileNotFoundError(f"{folder} holds no undamaged checkpoint of step {step}")
 
 
+def newest_step(folder: Path) -> int | None:
+    """Step of the newest checkpoint, damaged or not; None if there is none."""
+    written = _complete(folder)
+    return int(written[-1].name.removeprefix("step-")) if written else None
+
+
 def prune(folder: Path, keep_last: int, best_step: int | None, step: int) -> None:
     """Delete all but the last `keep_last` checkpoints and the best one.
 

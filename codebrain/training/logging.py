@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from codebrain.progress import Bar
 
 TIME_PREFIX = "time/"
 """Scalars that no two runs share (seconds, windows per second) are logged under this prefix."""
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object per line with `step` and the scalars of that step.
+    """metrics.jsonl: one JSON object per line with `step` and the scalars of that step, null for what is not finite.
 
     Its length is part of a checkpoint: a run that is taken up again cuts off what was written after it.
     """
@@ -26,7 +26,7 @@ class MetricsFile:
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Append one line and hand it to the disk."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+            file.write(as_json({"step": step, **scalars}) + "\n")
             file.flush()
 
     def size(self) -> int:
@@ -44,37 +44,45 @@ class MetricsFile:
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """All lines of a run's metrics.jsonl, in order."""
+    """All lines of a run's metrics.jsonl, in order; NaN for a number that was not finite."""
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-class Progress:
-    """A bar with the loss, windows per second and the time left; silent on every process but the main one."""
+def as_json(content: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: numbers that are not finite, which it cannot name, become null."""
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """What `as_json` wrote; null comes back as NaN."""
+    return json.loads(text, object_hook=lambda found: {k: math.nan if v is None else v for k, v in found.items()})
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+class Progress(Bar):
+    """The bar of a training, with the loss, windows per second and the time left."""
 
     def __init__(self, *, first: int, total: int, windows_per_step: int, shown: bool) -> None:
-        self._windows = windows_per_step
-        # A log file gets a line now and then, a terminal a bar that moves.
-        pause = 0.5 if sys.stderr.isatty() else 30
-        self._bar = tqdm(
-            total=total, initial=first, unit="step", disable=not shown, dynamic_ncols=True, mininterval=pause
-        )
+        self._windows, self._loss = windows_per_step, math.nan
+        form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {figures}]"
+        super().__init__(total=total, unit="step", shown=shown, initial=first, bar_format=form)
 
-    def update(self, loss: float) -> None:
+    def step(self, loss: float) -> None:
         """One more step."""
-        if self._bar.disable:  # and then knows no figures
-            return
-        bar = self._bar.format_dict
-        # tqdm knows its own rate only once it was drawn.
-        rate = bar["rate"] or (bar["n"] + 1 - bar["initial"]) / max(bar["elapsed"], 1e-9)
-        self._bar.set_postfix_str(f"loss {loss:.4g}, {rate * self._windows:.3g} windows/s", refresh=False)
-        self._bar.update()
+        self._loss = loss
+        self.update()
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Leaves the bar as it stands and begins a new line, for whatever message comes next.
-        self._bar.close()
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar shows, as it stands when it is drawn."""
+        found = super().format_dict
+        rate = found["rate"] or (found["n"] - found["initial"]) / max(found["elapsed"], 1e-9)
+        return {**found, "figures": f"loss {self._loss:.4g}, {rate * self._windows:.3g} windows/s"}

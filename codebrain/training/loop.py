@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,7 +146,7 @@ def fit(
     windows_per_step = run.loop.batch_size * run.loop.accumulation * run.world
     stop = False
     bar = Progress(first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
-    with sigterm.noted() as asked_to_stop, _quiet_if_another_failed(run), bar as progress:
+    with sigterm.noted() as asked_to_stop, bar as progress:
         if state.step == 0:
             _validate(run, model, evaluate, state, best)
         clock = _Clock()
@@ -154,7 +154,7 @@ def fit(
             scalars = trainer.step(state)
             last = state.step == run.loop.total_steps
             stop = _accumulate(run, state, scalars, asked_to_stop.is_set())
-            progress.update(state.sums["train/loss"] / state.n_summed)
+            progress.step(state.sums["train/loss"] / state.n_summed)
             clock.step()
 
             if state.step % run.loop.log_every == 0 or last:
@@ -381,18 +381,6 @@ def _save(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, state: _
         checkpoint.save(run.checkpoints, model, optimizer, content)
         checkpoint.prune(run.checkpoints, run.loop.keep_last, state.best_step, state.step)
     run.accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _quiet_if_another_failed(run: Run) -> Iterator[None]:
-    """Leave it to the process that failed to say why: those that waited for it only see it go."""
-    try:
-        yield
-    except RuntimeError as error:
-        lost = isinstance(error, torch.distributed.DistError) or "by peer" in str(error) or "gloo" in str(error)
-        if run.world > 1 and lost:
-            raise SystemExit(1) from error
-        raise
 
 
 def _key(*parts: int) -> int:

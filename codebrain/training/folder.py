@@ -1,0 +1,160 @@
+"""What a run's folder says of the run: who writes there, with which configuration, on which inputs.
+
+    RUN/ config.yaml    as it was started        inputs.json     what it reads, and the hash of its contents
+         .lock          held while it trains     summary.json    how it ended: its presence says "finished"
+
+Launching again into a folder takes its run up. It must then be the same run: equal configuration, equal inputs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from codebrain.config import to_dict, to_yaml
+from codebrain.data.format import PARTIAL_SUFFIX, write_text
+from codebrain.training.logging import from_json
+
+Inputs = Mapping[str, Mapping[str, str]]
+"""By flag: where each input lies, and the hash of its contents; `{"data": {"STORE": "9f2c"}}`."""
+
+RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
+"""What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
+
+_NAMED = 8
+"""Differences from an earlier launch that a message lists."""
+
+_log = logging.getLogger(__name__)
+
+
+def claim(path: Path, config: Any, fingerprinted: Collection[str]) -> IO[str] | None:
+    """Make or check a run's folder and keep every other launch out of it.
+
+    Parameters
+    ----------
+    path : Path
+    config : dataclass
+    fingerprinted : collection of str
+        Keys that say where an input lies, which may have moved: `keep_to` compares what it is.
+
+    Returns
+    -------
+    file, or None where the file system has no locks
+        The lock; it is held until the file is closed.
+
+    Raises
+    ------
+    ValueError
+        The folder is none, is in use, or holds a run of another configuration.
+    """
+    for what, is_it in (("a store", (path / "store.json").exists()), ("a file", path.is_file())):
+        if is_it:
+            raise ValueError(f"--run_dir {path} is {what}; give a run a folder of its own, which need not exist.")
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _locked(path / ".lock")
+    saved = path / "config.yaml"
+    # Until something was trained, a mistake in the first command may be mended in the same folder.
+    if not saved.exists() or not has_checkpoint(path):
+        write_text(saved, to_yaml(config))
+        return lock
+    try:
+        changed = dict(_differences(yaml.safe_load(saved.read_text()), to_dict(config), {*RESUMABLE, *fingerprinted}))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ValueError(
+            f"{saved} is damaged, so that nobody can say what was trained there. Give another --run_dir."
+        ) from error
+    if changed:
+        listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:_NAMED])
+        listed += f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        raise ValueError(
+            f"{path} holds a run of another configuration ({listed}). Give another --run_dir, or launch with the "
+            "values it was started with to take it up again."
+        )
+    return lock
+
+
+def keep_to(path: Path, inputs: Inputs) -> None:
+    """Note what a run reads; raise ValueError if it was trained on inputs of other contents, wherever they lie."""
+    noted = path / "inputs.json"
+    if has_checkpoint(path) and noted.exists():
+        before = read_json(noted, "launch again with the very stores and tokenizer that the run was started with.")
+        if changed := list(_changed(before, inputs)):
+            raise ValueError(
+                f"{path} was trained with other contents of {', '.join(changed)}. Give what it was started with, "
+                "which may lie elsewhere now, or another --run_dir."
+            )
+    write_text(noted, json.dumps(inputs, indent=1) + "\n")
+
+
+def read_json(path: Path, then: str) -> dict[str, Any]:
+    """A JSON object that a run wrote for itself.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged; it names the file, and says to delete it and what to do `then`.
+    """
+    try:
+        found = from_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete that file and {then}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (no JSON object). Delete that file and {then}")
+    return found
+
+
+def has_checkpoint(path: Path) -> bool:
+    """Whether a run's folder, or one inside it, holds a checkpoint."""
+    return any(not found.name.endswith(PARTIAL_SUFFIX) for found in path.rglob("checkpoints/step-*"))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as `outer.inner`."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
+
+
+def _locked(path: Path) -> IO[str] | None:
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ValueError(
+            f"another process is training in {path.parent}; wait for it, or give another --run_dir."
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        lock.close()
+        _log.warning("%s cannot be locked (%s): see to it that no second run is launched there", path.parent, error)
+        return None
+    return lock
+
+
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], passed_over: Collection[str]
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    before, after = flat(old), flat(new)
+    for key in sorted((before.keys() | after.keys()) - set(passed_over)):
+        if before.get(key) != after.get(key):
+            yield key, (before.get(key), after.get(key))
+
+
+def _changed(before: Inputs, now: Inputs) -> Iterator[str]:
+    """The inputs whose contents differ, each compared with the one that stood in its place."""
+    for flag, found in now.items():
+        nothing = ("", "")
+        for (old, old_hash), (new, new_hash) in itertools.zip_longest(
+            before.get(flag, {}).items(), found.items(), fillvalue=nothing
+        ):
+            if old_hash != new_hash:
+                was = f" (then {old or 'not there'}, now {new or 'not there'})" if old != new else ""
+                yield f"--{flag} {new or old}{was}"
