@@ -35,7 +35,8 @@ class TrainingConfig:
     """Most windows that a process computes at a time. Dropout is drawn for each such part of a batch, so that one
     process and two (with a batch of two parts or more) give the same result."""
     head_lr: float = 5e-4
-    """Peak learning rate of the head; the backbone's is `optim.lr`."""
+    """Peak learning rate of the head; the backbone's is `optim.lr`. That of a `linear` head, which sums over all
+    patches, is divided by the square root of their number."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from one layer to the one below it; 1 gives all layers the same rate."""
     dropout: float = 0.1

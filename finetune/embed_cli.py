@@ -28,7 +28,7 @@ from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from finetune.classifier import backbone_features, contract_of, freeze, load_backbone
 from finetune.predict import Outputs
-from finetune.recordings import Prepared, as_it_is, finish_for, prepared, recipe_for
+from finetune.recordings import Prepared, prepared, recipe_for
 
 _LARGEST = 8 << 30
 """Bytes of features that are held in memory before they are written."""
@@ -121,8 +121,7 @@ def _windows(config: EmbedConfig, sfreq: float) -> Iterator[tuple[list[Store], P
     else:
         _check_unset(config)
         recipe = recipe_for(contract, config.unit)
-    finish = as_it_is if contract is None else finish_for(contract)
-    with prepared(config.sources, recipe, finish) as found:
+    with prepared(config.sources, recipe) as found:
         yield [found.store], found
 
 

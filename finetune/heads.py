@@ -76,6 +76,15 @@ class HeadConfig:
         """Inputs of the classifier, after pooling or flattening."""
         return self.width if self.any_montage else self.n_chans * self.n_patches * self.width
 
+    @property
+    def rate(self) -> float:
+        """Factor on the learning rate.
+
+        `linear` sums over all patches at once: at the rate of a head that sees their mean it fits the training windows
+        within an epoch. Below 1 by the square root of their number, it learns as gradually whatever the montage.
+        """
+        return (self.n_chans * self.n_patches) ** -0.5 if self.kind == "linear" else 1.0
+
     def check(self, shape: torch.Size) -> None:
         """Raise ValueError unless the head takes features of this shape (..., C, P, D)."""
         n_chans, n_patches, width = shape[-3:]
@@ -95,10 +104,15 @@ class Head(nn.Module):
     What the classifier sees is shifted and scaled by constants, 0 and 1 until `standardise` sets them. A probe needs
     that: features of frozen backbones differ in size, and a rate that suits one would favour it over another. Full
     fine-tuning learns its own scale and leaves them alone.
+
+    What it answers is scaled and shifted, too: by 1 and 0 until `answer_like` sets them for a regression, whose values
+    (an age, a share) a small rate would otherwise take long to reach.
     """
 
     shift: Tensor
     scale: Tensor
+    answer_shift: Tensor
+    answer_scale: Tensor
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -106,6 +120,8 @@ class Head(nn.Module):
         self.pool = _pool(config)
         self.register_buffer("shift", torch.zeros(config.n_inputs))
         self.register_buffer("scale", torch.ones(config.n_inputs))
+        self.register_buffer("answer_shift", torch.zeros(()))
+        self.register_buffer("answer_scale", torch.ones(()))
         self.classify = _classifier(config)
 
     def standardise(self, mean: Tensor, spread: Tensor) -> None:
@@ -114,9 +130,10 @@ class Head(nn.Module):
         # An input that never moves (a dead unit) keeps its size instead of being blown up.
         self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
 
-    def start_at(self, value: float) -> None:
-        """Begin a regression at the mean of the training values, which a small rate would take long to reach."""
-        nn.init.constant_(cast(nn.Linear, self.classify[-1]).bias, value)
+    def answer_like(self, mean: float, spread: float) -> None:
+        """Answer with values around a mean, as far from it as the training values are."""
+        self.answer_shift.fill_(mean)
+        self.answer_scale.fill_(spread)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, C, P, D) to logits (B, K); for `sequence` (B, L, C, P, D) to (B, L, K), L being at most its own.
@@ -127,7 +144,8 @@ class Head(nn.Module):
             The head is bound to another montage or window length.
         """
         self.config.check(features.shape)
-        return self.classify((self.pool(features) - self.shift) / self.scale)
+        answer = self.classify((self.pool(features) - self.shift) / self.scale)
+        return self.answer_shift + self.answer_scale * answer
 
 
 class MeanPool(nn.Module):

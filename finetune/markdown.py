@@ -23,6 +23,26 @@ HEADLINE = {
 }
 """Figures of the table in report.md, those of the papers; report.json has all."""
 
+_WORDS = {
+    "auroc": "AUROC",
+    "pr_auc": "PR-AUC",
+    "kappa": "Cohen's kappa",
+    "weighted_f1": "weighted F1",
+    "f1": "F1",
+    "pearson_r": "Pearson's r",
+    "r2": "R2",
+    "rmse": "RMSE",
+    "n_parameters": "weights",
+    "n_trained": "trained",
+}
+
+
+def in_words(name: str) -> str:
+    """A figure or a column of report.json as people write it."""
+    if name.startswith("valid_"):
+        return f"validation {in_words(name.removeprefix('valid_'))}"
+    return _WORDS.get(name, name.replace("_", " "))
+
 
 def to_markdown(report: dict[str, Any]) -> str:
     """The report for people."""
@@ -66,12 +86,9 @@ def to_markdown(report: dict[str, Any]) -> str:
 def summary(report: dict[str, Any]) -> str:
     """The cautions and the table of figures, for the terminal."""
     rows = headline_rows(report)
-    columns = list(rows[0])
-    widths = [max(len(row[column]) for row in [*rows, {column: column}]) for column in columns]
-    lines = [
-        "  ".join(row[column].ljust(width) for column, width in zip(columns, widths, strict=True)).rstrip()
-        for row in [{column: column.replace("_", " ") for column in columns}, *rows]
-    ]
+    table = [{column: in_words(column) for column in rows[0]}, *rows]
+    widths = {column: max(len(row[column]) for row in table) for column in rows[0]}
+    lines = ["  ".join(row[column].ljust(width) for column, width in widths.items()).rstrip() for row in table]
     return "\n".join([*report["cautions"], "", *lines])
 
 
@@ -154,7 +171,7 @@ def _table(rows: Iterable[dict[str, Any]]) -> str:
     """A table of dicts, with a column for every key that any of them has."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|---" * len(columns) + "|"]
+    lines = ["| " + " | ".join(map(in_words, columns)) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 

@@ -25,7 +25,7 @@ from codebrain.training.sampling import eval_batches
 from data_prep.read import Unit
 from finetune.classifier import Classifier, Contract, load
 from finetune.predict import Outputs
-from finetune.recordings import finish_for, prepared, recipe_for
+from finetune.recordings import prepared, recipe_for
 from finetune.sequences import SequenceDataset
 
 
@@ -65,7 +65,7 @@ def run_command(argv: list[str] | None = None) -> int:
         raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
     device = find_device(config.device)
     model, contract = load(config.ckpt)
-    with prepared(config.recordings, recipe_for(contract, config.unit), finish_for(contract)) as found:
+    with prepared(config.recordings, recipe_for(contract, config.unit)) as found:
         dataset = WindowDataset([found.store])
         answers = predict(model.to(device), dataset, config.batch_size, device)
         table = _table(answers, dataset, contract)

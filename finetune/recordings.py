@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from codebrain.data.format import Recording, Shard, Store, StoreInfo, write_store
@@ -22,9 +20,6 @@ from data_prep.recipe import Recipe, recipe_of
 from data_prep.tasks import DATA_SETS
 from data_prep.write import Job, prepare
 from finetune.classifier import Contract
-
-Window = npt.NDArray[np.floating]
-Finish = Callable[[Window], Window]
 
 
 @dataclass(frozen=True)
@@ -46,18 +41,15 @@ class Prepared:
             print(f"{path}: {note}", file=sys.stderr)
 
 
-class _EverywhereCutter(EverywhereCutter):
-    """Consecutive windows over a whole recording, each finished as those of a task."""
-
-    def __init__(self, finish: Finish) -> None:
-        self._finish = finish
-
-    def finish(self, window_uv: Window) -> Window:
-        return self._finish(window_uv)
-
-
 def recipe_for(contract: Contract, unit: Unit | None) -> Recipe:
-    """The preparation that a model's store recorded, for the model's channels and windows."""
+    """The preparation that a model's store recorded, for the model's channels and windows.
+
+    Raises
+    ------
+    ValueError
+        It knows the trials of its data set, and cannot be given to other recordings.
+    """
+    _check_repeatable(contract)
     recipe = recipe_of(contract.preparation)
     return dataclasses.replace(
         recipe,
@@ -67,21 +59,20 @@ def recipe_for(contract: Contract, unit: Unit | None) -> Recipe:
     )
 
 
-def finish_for(contract: Contract) -> Finish:
-    """What a model's task did to each window at the very end."""
+def _check_repeatable(contract: Contract) -> None:
     data_set = DATA_SETS.get(contract.task.name)
-    if data_set is None:
-        return as_it_is
-    return data_set(protocol="published" if contract.task.protocol == "published" else "corrected").finish
-
-
-def as_it_is(window_uv: Window) -> Window:
-    """Nothing is done to a window."""
-    return window_uv
+    if data_set is None or contract.task.protocol != "published":
+        return
+    for trap in data_set.about.traps:
+        if not trap.repeatable:
+            raise ValueError(
+                f"the model was trained on {data_set.about.title} as published, where {trap.published}. That cannot be "
+                "done to other recordings: take a model that was trained on a store of `--protocol corrected`"
+            )
 
 
 @contextmanager
-def prepared(paths: Sequence[str], recipe: Recipe, finish: Finish = as_it_is) -> Iterator[Prepared]:
+def prepared(paths: Sequence[str], recipe: Recipe) -> Iterator[Prepared]:
     """Cut recordings into consecutive windows, in a store that lasts as long as the context.
 
     Parameters
@@ -89,8 +80,6 @@ def prepared(paths: Sequence[str], recipe: Recipe, finish: Finish = as_it_is) ->
     paths : sequence of str
         Recordings of any format that MNE reads.
     recipe : Recipe
-    finish : callable
-        What is done to each clean window at the very end.
 
     Raises
     ------
@@ -109,7 +98,7 @@ def prepared(paths: Sequence[str], recipe: Recipe, finish: Finish = as_it_is) ->
         shards: list[Shard] = []
         for row, path in enumerate(tqdm(paths, "preparing", unit=" recordings", leave=False, disable=None)):
             source = Source(file=path, key=path, subject=Path(path).stem)
-            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=_EverywhereCutter(finish))
+            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=EverywhereCutter())
             result = prepare(job)
             rows.append(result.recording)
             shards += [result.shard] if result.shard else []

@@ -22,7 +22,7 @@ from codebrain.config import to_dict
 from codebrain.data.format import write_text
 from finetune import bootstrap, metrics
 from finetune.config import FinetuneConfig
-from finetune.markdown import MAIN, TITLES, to_markdown
+from finetune.markdown import MAIN, TITLES, in_words, to_markdown
 from finetune.metrics import Predictions
 from finetune.splits import Splits, Windows
 from finetune.task import Task
@@ -193,7 +193,8 @@ def _cautions(arms: Arms, splits: Splits) -> list[str]:
         cautions.append("One seed only: no spread over seeds is known. `--seeds 0 1 2 3 4` gives it.")
     if len(splits.folds) > 1:
         cautions.append(
-            "Figures of merit are over the predictions of all folds together; `folds` has those within each fold."
+            "Figures are over the predictions of all folds together; those within each fold are other numbers, and the "
+            "report has both."
         )
     cautions += [verdict for name in arms.results if name != MAIN if (verdict := _verdict(arms, name, side))]
     return cautions
@@ -214,7 +215,7 @@ def _verdict(arms: Arms, baseline: str, side: str) -> str:
     )
     if ours > theirs:
         return ""
-    return f"CodeBrain does NOT beat {TITLES[baseline]}: {name} {ours:.3f} against {theirs:.3f}."
+    return f"CodeBrain does NOT beat {TITLES[baseline]}: {in_words(name)} {ours:.3f} against {theirs:.3f}."
 
 
 def _json(value: Any) -> Any:

@@ -6,7 +6,7 @@ Shape letters: B batch, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ ClassWeights = Literal["balanced", "none"]
 
 # The figure of merit on validation data by which weights are selected, as in CBraMod and CodeBrain.
 SELECTION: dict[TaskKind, str] = {"binary": "auroc", "multiclass": "kappa", "regression": "r2"}
+
+_SMALLEST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +71,17 @@ class Task:
         """Name of the validation metric, the larger the better, that selects weights."""
         return SELECTION[self.kind]
 
-    def class_weights(self, labels: npt.NDArray[np.int64], mode: ClassWeights) -> Tensor:
-        """Weight of each class in the loss (K,), mean 1 over the training windows; empty for a regression.
+    def weights(self, labels: npt.NDArray[Any], mode: ClassWeights) -> Tensor:
+        """What the loss weighs windows by: one weight per class (K,), or for a regression one for all (1,).
 
-        `balanced` weighs a class by the inverse of its share, scikit-learn's rule n / (K * n_class), so that a model
-        gains nothing from guessing the frequent class.
+        `balanced` weighs a class by the inverse of its share of the training windows, scikit-learn's rule
+        n / (K * n_class), so that a model gains nothing from guessing the frequent class. A regression's squared error
+        is weighed by the inverse of the labels' variance: it becomes 1 - R2, whatever their unit.
         """
         n_classes = len(self.class_names)
-        if self.kind == "regression" or mode == "none":
+        if self.kind == "regression":
+            return torch.tensor([1 / max(float(np.var(labels)), _SMALLEST_VARIANCE)])
+        if mode == "none":
             return torch.ones(n_classes)
         counts = np.bincount(labels, minlength=n_classes)
         return torch.from_numpy(len(labels) / (n_classes * counts)).float()
@@ -91,15 +96,15 @@ class Task:
         ----------
         logits : (B, n_logits) float
         label : (B,) int64, or float for a regression
-        weights : (K,) float
-            From `class_weights`. The mean is over windows, not over weights, so that the size of a loss does not
-            depend on which classes a batch happens to hold.
+        weights : (K,) float, or (1,) for a regression
+            From the method of that name. The mean is over windows, not over weights, so that the size of a loss does
+            not depend on which classes a batch happens to hold.
         smoothing : float
             Label smoothing for more than two classes.
         """
         logits = logits.float()
         if self.kind == "regression":
-            return F.mse_loss(logits[:, 0], label.float())
+            return weights[0] * F.mse_loss(logits[:, 0], label.float())
         if self.kind == "binary":
             losses = F.binary_cross_entropy_with_logits(logits[:, 0], label.float(), reduction="none")
         else:

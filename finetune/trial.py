@@ -96,7 +96,8 @@ class Trial:
         backbone = self.backbone(self.seed)
         head = Head(self.head_config(backbone))
         if self.data.task.kind == "regression":
-            head.start_at(float(self.data.windows.label[self.fold.train].mean()))
+            values = self.data.windows.label[self.fold.train]
+            head.answer_like(float(values.mean()), float(values.std()) or 1.0)
         model = Classifier(backbone, head).to(self.run.device)
         mode = self.config.mode
         fitted = None
@@ -134,14 +135,14 @@ class Trial:
             pooled = (head.pool(frozen(batch.to(phase.device))) for batch in share)
             mean, spread = moments(phase, pooled, head.config.n_inputs)
         head.standardise(mean, spread)
-        training, optim = self.config.training, self.config.optim
-        scale = training.head_lr / optim.lr
+        optim = self.config.optim
+        scale = self._head_rate(head)
         return self._fit(
             phase,
             head,
             side,
             parameter_groups(head, optim.weight_decay),
-            dataclasses.replace(optim, lr=training.head_lr, min_lr=optim.min_lr * scale),
+            dataclasses.replace(optim, lr=optim.lr * scale, min_lr=optim.min_lr * scale),
             lambda module, batch: module(frozen(batch)),
         )
 
@@ -152,10 +153,14 @@ class Trial:
 
         def scale(name: str) -> float:
             part, _, rest = name.partition(".")
-            return training.head_lr / optim.lr if part == "head" else layer_scale(rest, n_layers, training.layer_decay)
+            return self._head_rate(model.head) if part == "head" else layer_scale(rest, n_layers, training.layer_decay)
 
         groups = parameter_groups(model, optim.weight_decay, scale)
         return self._fit(phase, model, self._side, groups, optim, lambda module, batch: module(batch.x))
+
+    def _head_rate(self, head: Head) -> float:
+        """Factor from the backbone's learning rate to the head's."""
+        return self.config.training.head_lr / self.config.optim.lr * head.config.rate
 
     def _fit(
         self,
@@ -169,7 +174,7 @@ class Trial:
         task, training = self.data.task, self.config.training
         train, valid = self._items(side("train"), for_training=True), self._items(side("valid"))
         labels = self.data.windows.label
-        weights = task.class_weights(labels[self.fold.train], training.class_weights)
+        weights = task.weights(labels[self.fold.train], training.class_weights)
         on_device = weights.to(phase.device)
 
         def loss_fn(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:

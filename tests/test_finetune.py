@@ -230,6 +230,8 @@ def test_several_classes_and_a_regression(tmp_path):
     number = write_task_store(tmp_path / "number", n_subjects=6, class_names=())
     report = launch(number, tmp_path / "rn", "--mode", "probe", "--head", "linear", "--baseline", "band_power")
     assert report["selected_by"] == "valid/r2"
+    trained = [line for line in read_metrics(tmp_path / "rn/seed-0") if "valid/loss" in line]
+    assert trained[0]["valid/loss"] == pytest.approx(1 - trained[0]["valid/r2"], rel=0.2), "in units of the variance"
     assert report["arms"]["band_power"]["test"]["metrics"]["r2"]["mean"] > 0.6
     assert report["arms"]["codebrain"]["test"]["metrics"]["r2"]["mean"] > -0.5, "it begins at the mean"
     assert "confusion" not in report["arms"]["codebrain"]["test"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from finetune.heads import AttentionPool, Head, HeadConfig
 from finetune.task import Task
@@ -116,7 +117,7 @@ def test_multiclass_loss_smooths_labels():
 
 def test_balanced_weights_give_each_class_the_same_say():
     task, label = make_task("binary"), torch.tensor([0] * 9 + [1] * 3)
-    weights = task.class_weights(label.numpy(), "balanced")
+    weights = task.weights(label.numpy(), "balanced")
     assert (weights[0] * 9).item() == pytest.approx((weights[1] * 3).item())
     assert (weights[label]).mean().item() == pytest.approx(1)
     constant = torch.zeros(12, 1, requires_grad=True)
@@ -124,9 +125,20 @@ def test_balanced_weights_give_each_class_the_same_say():
     assert constant.grad.sum().item() == pytest.approx(0, abs=1e-7), "guessing the frequent class gains nothing"
 
 
-def test_regression_loss_is_the_squared_error():
-    task = make_task("regression")
-    loss = task.loss(torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 0.0]), weights=torch.ones(0), smoothing=0)
-    assert loss.item() == 5.0
+def test_regression_loss_is_the_unexplained_share_of_the_variance():
+    task, label = make_task("regression"), torch.tensor([10.0, 30.0, 80.0])
+    logits = torch.tensor([[12.0], [25.0], [60.0]])
+    loss = task.loss(logits, label, weights=task.weights(label.numpy(), "balanced"), smoothing=0)
+    assert loss.item() == pytest.approx(1 - r2_score(label, logits[:, 0]))
     assert task.n_logits == 1
     np.testing.assert_array_equal(task.scores(torch.tensor([[2.0]])).numpy(), [[2.0]])
+
+
+@pytest.mark.parametrize("kind", ["mlp", "mean", "sequence"])
+def test_answers_of_a_regression_lie_as_the_training_values_do(kind):
+    torch.manual_seed(0)
+    config = HeadConfig(kind=kind, n_chans=2, n_patches=3, width=8, n_outputs=1, hidden=8, dropout=0.0)
+    head, features = Head(config), torch.randn(2, 5, 2, 3, 8) if kind == "sequence" else torch.randn(5, 2, 3, 8)
+    plain = head(features)
+    head.answer_like(45.0, 20.0)
+    torch.testing.assert_close(head(features), 45 + 20 * plain)

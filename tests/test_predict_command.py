@@ -34,7 +34,7 @@ RECIPE = Recipe(
 )
 
 
-def save_model(folder: Path, kind="linear", class_names=("rest", "count"), recipe=RECIPE) -> Path:
+def save_model(folder: Path, kind="linear", class_names=("rest", "count"), recipe=RECIPE, task="toy/corrected") -> Path:
     torch.manual_seed(0)
     head = HeadConfig(
         kind=kind, n_chans=3, n_patches=2, width=8, n_outputs=1 if len(class_names) < 3 else 3,
@@ -44,8 +44,9 @@ def save_model(folder: Path, kind="linear", class_names=("rest", "count"), recip
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     kinds = {0: "regression", 2: "binary", 3: "multiclass"}
-    task = Task(name="toy", protocol="corrected", kind=kinds[len(class_names)], class_names=class_names)
-    contract = Contract(task=task, ch_names=CH_NAMES, n_times=400, sfreq=200.0, preparation=to_dict(recipe))
+    name, protocol = task.split("/")
+    meaning = Task(name=name, protocol=protocol, kind=kinds[len(class_names)], class_names=class_names)
+    contract = Contract(task=meaning, ch_names=CH_NAMES, n_times=400, sfreq=200.0, preparation=to_dict(recipe))
     classifier.save(folder / "export", model, contract, card="")
     return folder
 
@@ -151,6 +152,22 @@ def test_what_cannot_be_predicted_or_embedded_is_refused_with_the_reason(command
     refused("--device nowhere cannot be used.*here are cpu", str(recording), *ckpt, "--device", "nowhere")
     refused("--batch_size is 0", str(recording), *ckpt, "--batch_size", "0")
     refused("no such file or folder", str(recording), "--ckpt", "nowhere", error=FileNotFoundError)
+
+
+@pytest.mark.parametrize("command", [predict_cli.run_command, embed_cli.run_command])
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("bcic_iv_2a", "each trial is filtered by itself with a causal.*`--protocol corrected`"),
+        ("isruc_s3", "reshaped to 6000 x 6 without a transposition.*cannot be done to other recordings"),
+    ],
+)
+def test_a_published_preparation_that_knows_its_trials_is_refused(command, task, reason, recording, tmp_path):
+    published, corrected = (save_model(tmp_path / kind, task=f"{task}/{kind}") for kind in ("published", "corrected"))
+    line = [str(recording), "--output", str(tmp_path / "x.npz"), "--ckpt"]
+    with pytest.raises(ValueError, match=reason):
+        command([*line, str(published)])
+    assert command([*line, str(corrected)]) == 0
 
 
 def test_only_a_fine_tuned_model_predicts(recording, tmp_path):

@@ -28,6 +28,7 @@ def test_a_recipe_is_the_papers_fine_tuning(name) -> None:
     assert (training.dropout, training.label_smoothing, training.class_weights) == (0.1, 0.1, "none")
     if name.startswith("isruc"):
         assert (config.head, training.sequence_length, training.hidden) == ("sequence", 20, 512)
+        assert training.micro_batch == 1, "a sequence of 20 epochs of 30 s is as much as a laptop computes at a time"
     else:
         assert config.head == "mlp"
         assert training.hidden == (800 if name == "seed_v" else round(200 * about.seconds))

@@ -93,7 +93,7 @@ def cautions(**options):
 
 
 def test_a_model_that_loses_to_a_baseline_says_so():
-    assert "CodeBrain does NOT beat log band power + linear: auroc" in cautions(skills=(0.5, 3.0))
+    assert "CodeBrain does NOT beat log band power + linear: AUROC" in cautions(skills=(0.5, 3.0))
     assert "NOT beat" not in cautions(skills=(3.0, 0.5))
 
 
@@ -147,10 +147,35 @@ def test_the_summary_has_a_line_for_every_arm_and_chance():
 
 
 def test_curves_and_learning_say_which_side_they_are_on():
-    for test, words in ((True, "(test)"), (False, "(VALIDATION, no test set)")):
+    for test, words in ((True, "test: 6 subjects"), (False, "VALIDATION, no test set: 3 subjects")):
         content, arms = make(test=test)
-        axes = figures.ranking_curves(content, arms.by_seed("codebrain", arms.side)).axes
-        assert [axis.get_title() for axis in axes] == [f"ROC, area {words}", f"Precision and recall, area {words}"]
+        title = f"toy (corrected), {words}, 1 fold, 2 seeds"
+        assert figures.ranking_curves(content, arms.by_seed("codebrain", arms.side)).get_suptitle() == title
+        assert figures.comparison(content).get_suptitle().startswith(title)
+        assert figures.subjects(content).axes[0].get_title() == title
+        assert figures.learning(content, []).axes[1].get_ylabel() == "AUROC on validation"
+
+
+def test_all_figures_of_the_papers_are_compared():
+    content, _ = make()
+    axes = figures.comparison(content).axes
+    assert [axis.get_xlabel() for axis in axes] == ["balanced accuracy", "AUROC", "PR-AUC"]
+    means = [content["arms"][arm]["test"]["metrics"]["auroc"]["mean"] for arm in ("codebrain", "band_power")]
+    diamonds = [line.get_xdata()[0] for line in axes[1].lines if line.get_marker() == "D"]
+    assert diamonds == pytest.approx(means)
+    assert [text.get_text() for text in axes[1].texts] == [f"{mean:.3f}" for mean in means]
+
+
+def test_a_regression_is_shown_against_the_truth_as_the_mean_of_seeds():
+    content, _ = make()
+    truth, subject = np.arange(6.0), np.repeat(["a", "b"], 3)
+    by_seed = {
+        seed: Predictions(window=np.arange(6), subject=subject, label=truth, score=truth[:, None] + seed)
+        for seed in (0, 1)
+    }
+    _, *dots = figures.agreement(content, by_seed).axes[0].get_children()
+    drawn = np.concatenate([dot.get_offsets() for dot in dots if hasattr(dot, "get_offsets")])
+    np.testing.assert_allclose(drawn, np.stack([truth, truth + 0.5], axis=1))
 
 
 def test_curves_of_several_classes_are_each_against_the_rest():
@@ -158,7 +183,8 @@ def test_curves_of_several_classes_are_each_against_the_rest():
     label = np.arange(90) % 3
     score = rng.dirichlet([1, 1, 1], 90)
     p = Predictions(window=np.arange(90), subject=np.full(90, "S"), label=label, score=score)
-    content = {"task": {"class_names": ["a", "b", "c"]}, "reported_side": "test", "chance": {"pr_auc": 1 / 3}}
+    content, _ = make()
+    content["task"]["class_names"] = ["a", "b", "c"]
     left, right = figures.ranking_curves(content, {0: p}).axes
     area = roc_auc_score(label == 1, score[:, 1])
     assert f"b: {area:.3f}" in [line.get_label() for line in left.lines]
@@ -179,7 +205,7 @@ def test_a_single_validation_is_a_dot_and_several_are_a_line(tmp_path):
 def test_report_md_says_in_bold_when_a_baseline_wins_and_lists_the_folds():
     content, _ = make(n_folds=3, skills=(0.5, 3.0))
     lines = markdown.to_markdown(content).splitlines()
-    assert [line for line in lines[:8] if line.startswith("- **CodeBrain does NOT beat log band power + linear: auroc")]
+    assert [line for line in lines[:8] if line.startswith("- **CodeBrain does NOT beat log band power + linear: AUROC")]
     first = lines.index("CodeBrain within each fold (mean of seeds):") + 4
     by_fold = content["arms"]["codebrain"]["test"]["folds"]["auroc"]["by_fold"]
     for number, value in enumerate(by_fold):

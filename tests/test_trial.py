@@ -1,5 +1,6 @@
 """What a trial hands to the training loop: every setting of a run arrives where it acts."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,7 +58,15 @@ def test_the_head_has_a_rate_of_its_own_and_layers_decay_towards_the_input(hande
 def test_a_probe_trains_the_head_alone(handed):
     options = handed("--mode", "probe", "--training.head_lr", "4e-3")
     assert not [name for name in scales(options) if name.startswith("backbone")]
-    assert options["optim"].lr == 4e-3
+    assert options["optim"].lr == pytest.approx(4e-3)
+    assert options["optim"].min_lr == pytest.approx(4e-3 / 1e-4 * 1e-6)
+
+
+@pytest.mark.parametrize("mode", ["probe", "full"])
+def test_a_linear_head_learns_slower_by_the_root_of_the_patches_that_it_sums_over(handed, mode):
+    options = handed("--mode", mode, "--head", "linear", "--optim.lr", "1e-3", "--training.head_lr", "4e-3")
+    (rate,) = {rate for name, rate in scales(options).items() if "classify" in name}
+    assert options["optim"].lr * rate == pytest.approx(4e-3 / np.sqrt(3 * 2))
 
 
 def test_a_batch_is_computed_in_parts(handed):
@@ -71,7 +80,7 @@ def test_class_weights_and_label_smoothing_are_in_the_loss(handed, store, mode, 
     train, model = options["train"], options["model"].eval()
     batch = train[Request(train.ids()[:10])]
     task = Task.of(store)
-    weights = task.class_weights(train.labels(), mode)
+    weights = task.weights(train.labels(), mode)
     assert (weights.min() < weights.max()) == (mode == "balanced")
     with torch.no_grad():
         loss, _ = options["loss_fn"](model, batch, torch.Generator())

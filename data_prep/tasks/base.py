@@ -57,6 +57,8 @@ class Trap:
     """What `published` does, as the literature did."""
     corrected: str
     """What `corrected` does instead."""
+    repeatable: bool = True
+    """Whether any recording can be prepared so, or only one whose trials are known."""
 
 
 @dataclass(frozen=True, kw_only=True)

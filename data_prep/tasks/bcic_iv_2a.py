@@ -59,6 +59,7 @@ class BcicIv2a(DataSet):
                 published="each trial is filtered by itself with a causal Butterworth filter, which starts with a "
                 "transient and delays low frequencies",
                 corrected="each run is filtered as a whole, without delay",
+                repeatable=False,
             ),
         ),
     )

@@ -44,12 +44,14 @@ class IsrucS3(DataSet):
                 published="epochs of 6 channels x 6000 samples are reshaped to 6000 x 6 without a transposition, so "
                 "that what passes for a channel is every sixth sample of all channels in turn",
                 corrected="channels stay channels",
+                repeatable=False,
             ),
             Trap(
                 name="filtered_alone",
                 published="every epoch is filtered alone, and a third of it is distorted by its ends: the filter is "
                 "11 s long",
                 corrected="the night is filtered as a whole",
+                repeatable=False,
             ),
         ),
         note="Which split the paper used is not known: two copies of its code have this one, another rotates.",
