@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from vector_quantize_pytorch import VectorQuantize
 
 from codebrain.channels import TEN_TWENTY_19
+from tokenizer import DualTokenizer, TokenizerConfig
 from tokenizer.losses import LossConfig, stage1_loss
-from tokenizer.model import DualTokenizer, TokenizerConfig
 from tokenizer.quantizer import Quantizer
 
 N_PATCHES, PATCH_SIZE = 30, 200

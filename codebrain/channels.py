@@ -178,8 +178,8 @@ def _require(name: str) -> str:
     found = canonical_name(name)
     if found is None:
         near = difflib.get_close_matches(name, [*ELECTRODES, *_ALIASES], n=3, cutoff=0.4)
-        hint = f"; nearest names: {', '.join(near)}" if near else ""
-        raise ValueError(f"{name!r} is not a scalp electrode of the 10-05 system{hint}.")
+        hint = f"nearest names: {', '.join(near)}" if near else "electrodes have names such as Fp1, C3, T7, Pz, PO8"
+        raise ValueError(f"{name!r} is not a scalp electrode of the 10-05 system; {hint}. Leave other channels out.")
     return found
 
 

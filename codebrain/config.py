@@ -15,7 +15,7 @@ import sys
 import types
 import typing
 from argparse import Action
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -58,6 +58,7 @@ def parse(
     prog: str,
     description: str,
     positional: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """Make a `config_class` out of the command line.
 
@@ -70,6 +71,8 @@ def parse(
         The arguments after the program's name; those of this process by default.
     positional : sequence of str
         Names of top-level fields that are given without a flag; the last one may be a list.
+    defaults : mapping of str to value, optional
+        By key (`clean.l_freq`), in place of the dataclass's own.
 
     Raises
     ------
@@ -90,6 +93,7 @@ def parse(
         "--config", metavar="FILE", action="config", help="YAML file with any of the values below; flags override it."
     )
     parser.add_class_arguments(config_class, as_group=False)
+    parser.set_defaults(dict(defaults or {}))
     for action in parser._actions:
         action.without_flag = action.dest in positional  # type: ignore[attr-defined]
         if _is_list(leaves.get(action.dest)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from codebrain.attention import SlidingWindowAttention
 from codebrain.backbone import ResidualBlock, WeightNormProjection, project_taps
-from codebrain.weights import HubModel
+from codebrain.hub import HubModel
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from codebrain.backbone import EEGSSM, BackboneConfig
-from codebrain.patches import patchify
-from codebrain.weights import HubModel
+from codebrain.hub import HubModel
+from codebrain.patches import patchify, require_finite
 
 SIZES = tuple(field.name for field in dataclasses.fields(BackboneConfig))
 """Constructor arguments that are the backbone's."""
@@ -353,12 +352,7 @@ def _checked_patches(x: Tensor, backbone: EEGSSM) -> Tensor:
     patches = patchify(x, backbone.config.patch_size)
     if 0 in patches.shape[:2]:
         raise ValueError(f"an empty batch of shape {tuple(x.shape)}: at least one window of one channel is needed")
-    # Only where looking at the values costs no synchronisation with a device, and no graph break.
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(patches).all():
-        windows = (~torch.isfinite(patches)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        raise ValueError(
-            f"the signal has NaN or infinite samples in windows {windows[:8]} of the batch: reject or repair them"
-        )
+    require_finite(patches)
     return patches.to(backbone.norm.weight.dtype)
 
 

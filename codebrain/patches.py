@@ -4,6 +4,8 @@ Shapes: B batch, C channels, P patches per channel, L samples per patch, T sampl
 This is the only place that knows how a patch is cut, which units a model sees and which FFT convention holds.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,24 @@ def patchify(x: Tensor, patch_size: int) -> Tensor:
             "samples per channel"
         )
     return x[..., : n_patches * patch_size].unflatten(-1, (n_patches, patch_size))
+
+
+def require_finite(patches: Tensor, ch_names: Sequence[str] | None = None) -> None:
+    """Raise a ValueError if patches (B, C, P, L) hold a NaN or an infinity, which says where the first one is.
+
+    Only where looking at the values costs no synchronisation with a device, and no graph break.
+    """
+    if patches.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    finite = torch.isfinite(patches)
+    if finite.all():
+        return
+    window, channel, patch, sample = (~finite).nonzero()[0].tolist()
+    raise ValueError(
+        f"the signal is {patches[window, channel, patch, sample].item()} in window {window}, channel "
+        f"{ch_names[channel] if ch_names else channel}, at sample {patch * patches.shape[-1] + sample} "
+        f"({int((~finite).sum())} such samples in all): reject or repair them"
+    )
 
 
 def amplitude(patches: Tensor) -> Tensor:

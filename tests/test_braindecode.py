@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from codebrain import CodeBrain
+from codebrain.layouts import to_braindecode, to_ours
 from codebrain.patches import to_model_units
-from codebrain.weights import to_braindecode, to_ours
 
 if importlib.util.find_spec("braindecode") is None:
     pytest.skip("braindecode is not installed (extra: dev)", allow_module_level=True)

@@ -106,6 +106,8 @@ def test_rows_and_unknown_names():
     assert electrode_index(["T3", "EEG T7-REF"]) == [ELECTRODES.index("T7")] * 2
     with pytest.raises(ValueError, match=r"'Fp9' is not a scalp electrode.*Fp"):
         electrode_index(["Fp1", "Fp9"])
+    with pytest.raises(ValueError, match=r"'Status' is not .*; electrodes have names such as Fp1"):
+        electrode_index(["Fp1", "Status"])
 
 
 def test_positions_are_those_of_the_ten_five_system():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests import reference_tokenizer as reference
 from tokenizer.losses import LossConfig, halves, nt_xent, phase_loss, phase_vector, stage1_loss
-from tokenizer.model import Codes, Reconstruction, TokenizerOutput
+from tokenizer.outputs import Codes, Reconstruction, TokenizerOutput
 from tokenizer.targets import Targets, make_targets, standardise
 
 B, C, P, L = 4, 3, 6, 20

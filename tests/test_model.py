@@ -144,8 +144,8 @@ def test_unspecified_properties_say_what_to_pass():
         (torch.zeros(2, 0, 850), "an empty batch"),
         (torch.zeros(2, 3, 199), "199 samples is shorter than one patch"),
         (torch.zeros(3, 850), "expected a signal of shape"),
-        (torch.full((2, 3, 850), float("nan")), r"NaN or infinite samples in windows \[0, 1\]"),
-        (torch.tensor([0.0, float("inf")]).view(2, 1, 1).expand(2, 3, 850), r"in windows \[1\]"),
+        (torch.full((2, 3, 850), float("nan")), r"the signal is nan in window 0, channel 0, at sample 0 \(4800 such"),
+        (torch.tensor([0.0, float("inf")]).view(2, 1, 1).expand(2, 3, 850), "inf in window 1, channel 0"),
     ],
 )
 def test_bad_windows_are_refused(x, message):

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from codebrain.config import to_dict
 from data_prep.clean import CleanConfig
+from data_prep.montage import MontageConfig
+from data_prep.recipe import Recipe
 from tokenizer import DualTokenizer, TokenizerConfig, cli
-from tokenizer.model import Codes
+from tokenizer.sequences import smallest_dtype
 
 LABELS = ["EEG Fp1", "EEG T3", "EEG Cz", "ECG ECG"]
 
@@ -95,22 +98,116 @@ def test_the_offset_goes_only_with_a_high_pass(
     np.testing.assert_allclose(seen, [offset_uv], atol=5)
 
 
-def test_large_codebooks_get_wider_numbers(tmp_path: Path) -> None:
-    config = TokenizerConfig(
-        width=16, n_layers=1, n_heads=2, conv_features=4, decoder_layers=1, n_codes_t=65_536, n_codes_f=65_537,
-        code_dim=2, codebook_start="random", max_patches=20,
-    )  # fmt: skip
-    codes = Codes(torch.tensor([[65_535]]), torch.tensor([[65_536]]))
-    cli._write(tmp_path / "codes.npz", codes, ("Cz",), DualTokenizer(config))
-    with np.load(tmp_path / "codes.npz") as written:
-        assert written["codes_t"].dtype == np.uint16
-        assert (int(written["codes_t"][0, 0]), int(written["codes_f"][0, 0])) == (65_535, 65_536)
+def test_large_codebooks_get_wider_numbers() -> None:
+    assert [smallest_dtype(n) for n in (512, 65_536, 65_537)] == [np.uint16, np.uint16, np.uint32]
+
+
+def test_a_table_holds_what_the_arrays_do(
+    tokenizer: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    flags = ["--tokenizer", str(tokenizer), "--window_seconds", "10", "--output"]
+    for name in ("codes.npz", "codes.parquet"):
+        assert run(monkeypatch, str(recording), *flags, str(tmp_path / name)) == 0
+    table = parquet.read_table(tmp_path / "codes.parquet")
+    columns = table.to_pydict()
+    with np.load(tmp_path / "codes.npz") as arrays:
+        assert columns["code_t"] == arrays["codes_t"].ravel().tolist()
+        assert columns["code_f"] == arrays["codes_f"].ravel().tolist()
+        assert columns["channel"] == np.repeat(arrays["ch_names"], 25).tolist()
+        assert columns["time"] == arrays["times"].tolist() * 3
+        assert arrays["tokenizer"] == str(tokenizer)
+        assert arrays["window_seconds"] == 10
+        assert table.schema.metadata[b"tokenizer_hash"].decode() == str(arrays["tokenizer_hash"])
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    tokenizer: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tokenizer.sequences.find_spec", lambda name: None)
+    output = tmp_path / "codes.parquet"
+    assert run(monkeypatch, str(recording), "--tokenizer", str(tokenizer), "--output", str(output)) == 2
+    assert "pip install pyarrow" in capsys.readouterr().err
+
+
+PREPARATION = {
+    **to_dict(Recipe()),
+    "clean": {"sfreq": 200.0, "l_freq": 1.0, "h_freq": 40.0, "notch": None, "order": "resample_first"},
+    "channels": {"names": ["Fp1"], "min_channels": 1, "max_interpolated": 0, "reference": "average"},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same tokenizer, which knows how its windows were prepared."""
+    model = DualTokenizer.from_pretrained(tokenizer)
+    model.record = {"stores": [{"windows": 9, "window_seconds": 10.0, "preparation": PREPARATION}]}
+    folder = tmp_path_factory.mktemp("trained")
+    model.save_pretrained(folder)
+    return folder
+
+
+def used(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> cli.TokenizeConfig:
+    """The configuration that the command ends up with."""
+    seen: list[cli.TokenizeConfig] = []
+    tokenize = cli.tokenize
+    monkeypatch.setattr(cli, "tokenize", lambda config, model: (seen.append(config), tokenize(config, model))[1])
+    assert run(monkeypatch, *arguments) == 0
+    return seen[-1]
+
+
+def test_a_recording_is_prepared_as_the_training_was(
+    trained: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = [str(recording), "--tokenizer", str(trained), "--output", str(tmp_path / "codes.npz")]
+    config = used(monkeypatch, *flags)
+    assert config.window_seconds == 10
+    assert config.clean == CleanConfig(l_freq=1.0, h_freq=40.0, notch=None)
+    assert config.channels == MontageConfig(reference="average")  # any channels: a tokenizer takes any montage
+    assert "WARNING" not in capsys.readouterr().err
+
+
+def test_another_preparation_is_loud(
+    trained: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = [str(recording), "--tokenizer", str(trained), "--output", str(tmp_path / "codes.npz")]
+    config = used(monkeypatch, *flags, "--clean.l_freq", "0.5", "--window_seconds", "20")
+    assert (config.clean.l_freq, config.clean.h_freq, config.window_seconds) == (0.5, 40.0, 20)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert warnings == [
+        f"WARNING: --window_seconds 20.0, but {trained} was trained with 10.0: its codes will differ.",
+        f"WARNING: --clean.l_freq 0.5, but {trained} was trained with 1.0: its codes will differ.",
+    ]
+
+
+def test_a_tokenizer_that_does_not_say_is_named(
+    tokenizer: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *line(recording, tokenizer, tmp_path)) == 0
+    assert f"WARNING: {tokenizer} does not say how its training windows were prepared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--output": "codes.csv"}, r"must end in \.npz"),
+        ({"--output": "codes.csv"}, r"must end in \.npz or \.parquet"),
+        ({"recording": "."}, r"\. is a folder: give one recording in it"),
         ({"--window_seconds": "21"}, "takes up to 20 s"),
         ({"--device": "cuda:99"}, r"--device cuda:99 cannot be used .*; here are cpu"),
         ({"--window_seconds": "10", "--channels.names": "Q9"}, "none of the wanted channels; it has EEG Fp1, EEG T3"),

@@ -20,8 +20,8 @@ from torch import Tensor
 from tokenizer import Codes, DualTokenizer, LossConfig, TokenizerConfig, transformer
 from tokenizer import model as module
 from tokenizer.encoder import spectrum_rows
+from tokenizer.inputs import montage_matrix
 from tokenizer.losses import stage1_loss
-from tokenizer.model import montage_matrix
 
 TINY = TokenizerConfig(
     width=32, n_layers=1, n_heads=4, conv_features=4, decoder_layers=1, n_codes_t=24, n_codes_f=20, code_dim=8
@@ -70,6 +70,9 @@ def test_unquantised_until_started() -> None:
     assert math.isfinite(step(model, windows()))
     with pytest.raises(ValueError, match="not started"):
         model.encode(windows(), NAMES)
+    nothing = torch.zeros(1, 4, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="not started"):
+        model.decode((nothing, nothing), NAMES)
     random = make(codebook_start="random")
     assert random(windows(), NAMES).codes is not None
 
@@ -197,8 +200,8 @@ def test_a_save_that_is_killed_never_looks_complete(
         return step
 
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("codebrain.weights.save_file", dying(save_file))
-        patch.setattr("codebrain.weights.os.replace", dying(os.replace))
+        patch.setattr("codebrain.hub.save_file", dying(save_file))
+        patch.setattr("codebrain.hub.os.replace", dying(os.replace))
         patch.setattr("pathlib.Path.write_text", dying(Path.write_text))
         new.save_pretrained(tmp_path)
     try:
@@ -330,7 +333,7 @@ def test_what_does_not_fit_is_said(x: Tensor, names: tuple[str, ...], message: s
 def test_a_sample_that_is_no_number_is_named(sample: float) -> None:
     model, x = started(), windows()
     x[2, 1, 250] = sample
-    with pytest.raises(ValueError, match=f"{sample} in window 2, channel C3, at 1.25 s \\(1 such"):
+    with pytest.raises(ValueError, match=f"{sample} in window 2, channel C3, at sample 250 \\(1 such"):
         model.encode(x, NAMES)
     x[2, 1, 250] = 0.0
     x = torch.nn.functional.pad(x, (0, 10), value=sample)  # behind the last whole patch, where nobody reads

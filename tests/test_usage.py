@@ -7,8 +7,9 @@ import torch
 
 from codebrain.patches import patchify, to_model_units
 from tests import reference_tokenizer as reference
+from tokenizer.config import TokenizerConfig
 from tokenizer.losses import phase_vector
-from tokenizer.model import Reconstruction, TokenizerConfig
+from tokenizer.outputs import Reconstruction
 from tokenizer.quality import BANDS_HZ, QualityTally
 from tokenizer.targets import EPS, Targets, log_amplitude, make_targets, one_sided, standardise
 from tokenizer.usage import CodebookCollapse, CollapseConfig, CollapseWatch, usage
@@ -16,13 +17,15 @@ from tokenizer.usage import CodebookCollapse, CollapseConfig, CollapseWatch, usa
 
 def test_usage_of_known_distributions() -> None:
     even = usage(torch.full((64,), 3))
-    assert even["codes_in_use"] == 1
+    assert even["codes_in_use"] == even["codes_reached"] == 1
     assert even["perplexity"] == pytest.approx(64)
     assert even["top10_share"] == pytest.approx(10 / 64)
     collapsed = usage(torch.eye(1, 64)[0] * 1000)
     assert collapsed["codes_in_use"] == pytest.approx(1 / 64)
     assert collapsed["perplexity"] == pytest.approx(1)
     assert collapsed["top10_share"] == 1
+    few = usage(torch.tensor([1, 1, 1, 1, *[0] * 60]))  # four patches cannot reach more than four codes
+    assert (few["codes_in_use"], few["codes_reached"]) == (4 / 64, 1)
     assert usage(torch.zeros(64)) == {}
 
 
@@ -39,7 +42,7 @@ def test_alarm_after_several_lines_in_a_row(caplog: pytest.LogCaptureFixture) ->
         assert not caplog.records
         watch.look({"temporal": 0.01, "frequency": 0.9})
     (record,) = caplog.records
-    assert "temporal codebook has collapsed: 1.0% of its codes" in record.getMessage()
+    assert "temporal codebook has collapsed: of the codes within its reach 1.0% are in use" in record.getMessage()
     assert "--start.share" in record.getMessage()
     assert "--model.codebook_start kmeans" in record.getMessage()
 

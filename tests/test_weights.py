@@ -14,7 +14,9 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalE
 from safetensors.torch import load_file, save_file
 
 from codebrain import CodeBrain, MaskedTokenModel
-from codebrain.weights import load, read_state_dict, resolve, to_braindecode, to_ours
+from codebrain.hub import load
+from codebrain.layouts import to_braindecode, to_ours
+from codebrain.weights import read_state_dict, resolve
 
 SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
 CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
@@ -260,7 +262,7 @@ def test_a_tokenizer_is_refused_by_name(tmp_path):
     [
         (b"{", "no valid JSON"),
         (b"\xff\xfe{}", "no valid JSON"),
-        (b"[1]", "holds a list instead of named arguments"),
+        (b"[1]", "holds a list instead of named values"),
         (b'{"res_channels": "wide"}', r"config\.json: an argument has a value of another kind"),
     ],
 )
@@ -383,8 +385,8 @@ def test_an_interrupted_save_never_looks_complete(tmp_path, monkeypatch, moment)
 
         return step
 
-    monkeypatch.setattr("codebrain.weights.save_file", dying(save_file))
-    monkeypatch.setattr("codebrain.weights.os.replace", dying(os.replace))
+    monkeypatch.setattr("codebrain.hub.save_file", dying(save_file))
+    monkeypatch.setattr("codebrain.hub.os.replace", dying(os.replace))
     monkeypatch.setattr("pathlib.Path.write_text", dying(Path.write_text))
     with contextlib.suppress(Killed):
         new.save_pretrained(tmp_path)
@@ -409,7 +411,7 @@ def test_a_full_disk_leaves_the_model_that_lay_there(tmp_path, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("codebrain.weights.save_file", full_disk)
+    monkeypatch.setattr("codebrain.hub.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         codebrain(swa_window_size=3).save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole

@@ -7,16 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokenizer.config import TokenizerConfig
     from tokenizer.losses import LossConfig
-    from tokenizer.model import Codes, DualTokenizer, TokenizerConfig, TokenizerOutput
+    from tokenizer.model import DualTokenizer
+    from tokenizer.outputs import Codes, TokenizerOutput
 
 __all__ = ["Codes", "DualTokenizer", "LossConfig", "TokenizerConfig", "TokenizerOutput"]
 
 _HOME = {
-    "Codes": "tokenizer.model",
+    "Codes": "tokenizer.outputs",
     "DualTokenizer": "tokenizer.model",
-    "TokenizerConfig": "tokenizer.model",
-    "TokenizerOutput": "tokenizer.model",
+    "TokenizerConfig": "tokenizer.config",
+    "TokenizerOutput": "tokenizer.outputs",
     "LossConfig": "tokenizer.losses",
 }
 

@@ -1,6 +1,7 @@
 """The README.md that lies beside a saved tokenizer: what it is, how to use it, and what its run measured."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ FIGURES = {
 }
 """Validation figures worth a line, and what they are called."""
 
+PREPARATION = ("unit", "channels", "clean", "windows")
+"""Constants of a store's preparation that the signal depends on; config.json has them all."""
+
 
 def model_card(config: Any, n_parameters: int, record: Mapping[str, Any]) -> str:
     """The text of a model card.
@@ -24,7 +28,8 @@ def model_card(config: Any, n_parameters: int, record: Mapping[str, Any]) -> str
     config : TokenizerConfig
     n_parameters : int
     record : mapping
-        What the training run wrote down: `steps`, `windows`, `subjects`, `held_out` (figure by name); may be empty.
+        What the training run wrote down: `steps`, `windows`, `subjects`, `held_out` (figure by name), `stores` (as
+        `tokenizer.corpus.preparations` gives them); may be empty.
     """
     sizes = "\n".join(f"| `{name}` | {value} |" for name, value in dataclasses.asdict(config).items())
     return f"""---
@@ -49,6 +54,7 @@ restored = tokenizer.decode(codes, ch_names)
 ```
 
 {_measured(record)}
+{_prepared(record)}
 | argument | value |
 |---|---|
 {sizes}
@@ -58,7 +64,7 @@ Trained without labels; codes have no clinical meaning by themselves. Research s
 
 
 def _measured(record: Mapping[str, Any]) -> str:
-    if not record:
+    if "held_out" not in record:
         return ""
     rows = "\n".join(
         f"| {title} | {record['held_out'][name]:{'.1%' if name.startswith('codes_in_use') else '.4g'}} |"
@@ -72,3 +78,15 @@ windows of {record["held_out_subjects"]} subjects that it did not see:
 |---|---|
 {rows}
 """
+
+
+def _prepared(record: Mapping[str, Any]) -> str:
+    lines = []
+    for store in record.get("stores", ()):
+        shown = {name: value for name, value in store["preparation"].items() if name in PREPARATION}
+        lines.append(f"- {store['windows']} windows of {store['window_seconds']:g} s, `{json.dumps(shown)}`")
+    if not lines:
+        return ""
+    return "\n".join(
+        ["Codes depend on filters and on the length of the window. The stores it was trained on:", "", *lines, ""]
+    )

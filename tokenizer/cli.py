@@ -1,14 +1,17 @@
 """codebrain-tokenize: both token sequences of a recording, with times and channel names.
 
 codebrain-tokenize RECORDING --tokenizer RUN1 --output codes.npz
+
+The recording is prepared as the windows were that the tokenizer was trained on: its config.json says how.
 """
 
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,63 +22,128 @@ from codebrain.config import command, parse
 from codebrain.device import find_device
 from codebrain.patches import patchify
 from data_prep.clean import Chain, CleanConfig
-from data_prep.montage import MontageConfig, plan_montage
-from data_prep.read import GuardConfig, OpenRecording, Unit, UnusableError, check_amplitude, probe
-from tokenizer.model import Codes, DualTokenizer
+from data_prep.corpora import Source
+from data_prep.cut import FileCutter, open_recording
+from data_prep.montage import MontageConfig
+from data_prep.read import Readable, Unit, UnusableError
+from data_prep.recipe import Recipe, recipe_of
+from data_prep.windows import WindowPlan
+from tokenizer.cache import fingerprint
+from tokenizer.model import DualTokenizer
+from tokenizer.outputs import Codes
+from tokenizer.sequences import TokenSequences, require_format, smallest_dtype
 
 FLAT_UV = 0.5  # swing from lowest to highest below which a patch counts as flat
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
-    """What is read, with which tokenizer, and where the codes go."""
+    """What is read, with which tokenizer, and where the codes go.
+
+    Unit, window length, reference and filters are those of the tokenizer's training where it recorded them (every
+    stage-1 run does); the defaults that stand here hold where it did not.
+    """
 
     recording: str
     """Any recording that MNE reads (EDF, BDF, BrainVision, FIF, ...)."""
     tokenizer: str
     """Stage-1 run folder, export folder or Hub id."""
     output: str
-    """File to write, ending in .npz."""
+    """File to write, ending in .npz (arrays) or .parquet (a table, needs pyarrow)."""
     window_seconds: float = 30.0
-    """Seconds that the tokenizer sees at a time: its context, best as long as in its training."""
+    """Seconds that the tokenizer sees at a time, its context; the tokenizer's own where it recorded them."""
     unit: Unit = "auto"
-    """Unit of the numbers in the file; `auto` believes its header."""
+    """Unit of the numbers in the file; `auto` believes its header. The tokenizer's own where it recorded it."""
     truncated: Literal["refuse", "keep"] = "refuse"
     """Whether a file that ends before its header says is tokenized up to where it ends."""
     channels: MontageConfig = MontageConfig()
-    """Which channels are tokenized; by default every scalp electrode."""
+    """Which channels are tokenized; by default every scalp electrode. The reference is the tokenizer's own where it
+    recorded it."""
     clean: CleanConfig = field(default_factory=CleanConfig)
-    """Filters, best those of the stores that the tokenizer was trained on; the sampling rate is the tokenizer's."""
+    """Filters, the tokenizer's own where it recorded them; the sampling rate always is."""
     device: str = "cpu"
     """Where the tokenizer runs: cpu, cuda, ..."""
 
 
 def main() -> None:
     """Console script."""
-    command(_main)
+    command(run_command)
 
 
-def _main() -> int:
-    config = parse(
+def run_command(argv: list[str] | None = None) -> int:
+    """Do what the command line asks."""
+    read_flags = partial(
+        parse,
         TokenizeConfig,
+        argv,
         prog="codebrain-tokenize",
         description=(__doc__ or "").splitlines()[0],
         positional=["recording"],
     )
+    config = read_flags()
     output = Path(config.output)
-    if output.suffix != ".npz":
-        raise ValueError(f"--output {output} must end in .npz")
-    if not Path(config.recording).exists():
-        raise FileNotFoundError(f"{config.recording}: no such recording")
+    require_format(output)
+    _require_recording(Path(config.recording))
     device = find_device(config.device)
     tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(device)
+    trained = training_flags(tokenizer.record)
+    config = read_flags(defaults=trained)
+    for line in compare(config, trained, config.tokenizer):
+        print(line, file=sys.stderr)
     try:
         codes, ch_names, notes = tokenize(config, tokenizer)
     except UnusableError as error:
         raise ValueError(f"{config.recording} cannot be used: {error}") from error
-    _write(output, codes, ch_names, tokenizer)
+    sizes = tokenizer.config
+    sequences = TokenSequences(
+        codes_t=codes.t.numpy().astype(smallest_dtype(sizes.n_codes_t)),
+        codes_f=codes.f.numpy().astype(smallest_dtype(sizes.n_codes_f)),
+        ch_names=ch_names,
+        tokenizer=config.tokenizer,
+        tokenizer_hash=fingerprint(tokenizer),
+        window_seconds=config.window_seconds,
+        sfreq=sizes.sfreq,
+        patch_size=sizes.patch_size,
+    )
+    sequences.write(output)
     print("; ".join([f"{output}: {codes.t.shape[0]} channels x {codes.t.shape[1]} patches", *notes]))
     return 0
+
+
+def training_flags(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that prepare a recording as most windows of a tokenizer's training were; none if it does not say how.
+
+    Raises
+    ------
+    ValueError
+        They were prepared by another version, in a way that this one cannot repeat.
+    """
+    store: Mapping[str, Any] = next(iter(record.get("stores", [])), {})
+    if not store.get("preparation"):
+        return {}
+    recipe = recipe_of(store["preparation"])
+    filters = {f"clean.{name}": value for name, value in dataclasses.asdict(recipe.clean).items() if name != "sfreq"}
+    return {
+        "unit": recipe.unit,
+        "window_seconds": store["window_seconds"],
+        "channels.reference": recipe.channels.reference,
+        **filters,
+    }
+
+
+def compare(config: TokenizeConfig, trained: Mapping[str, Any], tokenizer: str) -> list[str]:
+    """What a user must know of a preparation that is not, or may not be, that of the tokenizer's training."""
+    if not trained:
+        return [
+            f"WARNING: {tokenizer} does not say how its training windows were prepared. Filters and window length are "
+            "this command's own; give those of the training (--clean, --window_seconds), or the codes mean little."
+        ]
+    given = {**dataclasses.asdict(config), **_flat("clean", config.clean), **_flat("channels", config.channels)}
+    return [
+        f"WARNING: --{name} {given[name]}, but {tokenizer} was trained with {value}: its codes will differ."
+        for name, value in trained.items()
+        if given[name] != value
+    ]
 
 
 def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, tuple[str, ...], list[str]]:
@@ -85,32 +153,58 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     if not 1 <= n_patches <= sizes.max_patches:
         longest = sizes.max_patches * sizes.patch_size / sizes.sfreq
         raise ValueError(f"--window_seconds {config.window_seconds:g}: this tokenizer takes up to {longest:g} s")
-    recording = OpenRecording(Path(config.recording), unit=config.unit, truncated=config.truncated)
-    montage = plan_montage(recording.eeg_labels, config.channels)
-    recording.restrict(montage.labels)
-    picks = [recording.labels.index(label) for label in montage.labels]
-    found = probe(recording, picks, find_line=config.clean.notch == "auto")
-    check_amplitude(found.amplitude_uv, GuardConfig(), config.unit)
-    clean = dataclasses.replace(config.clean, sfreq=sizes.sfreq)
-    chain = Chain(clean, sfreq=recording.sfreq, n_times=recording.n_times, line_hz=found.line_hz)
-
+    recipe = Recipe(
+        unit=config.unit,
+        truncated=config.truncated,
+        channels=config.channels,
+        clean=dataclasses.replace(config.clean, sfreq=sizes.sfreq),
+    )
+    source = Source(file=config.recording, key=config.recording, subject=Path(config.recording).stem)
+    opened = open_recording(source, _WholeCutter(n_patches, sizes.patch_size), recipe)
+    recording, montage = opened.recording, opened.montage
     # As in the preparation: without a high-pass the offset is part of the signal.
-    offset = found.offset_uv[:, None] if clean.l_freq is not None else 0.0
+    offset = opened.found.offset_uv[:, None] if recipe.clean.l_freq is not None else 0.0
 
     def read(start: int, stop: int) -> npt.NDArray[np.floating]:
-        x = recording.read(picks, start, stop) - offset
+        x = recording.read(opened.picks, start, stop) - offset
         _check_finite(x, montage.labels, start / recording.sfreq, recording.sfreq)
         return montage(x)
 
     parts, flat = [], []
-    for start, stop in _windows(chain.n_out // sizes.patch_size, n_patches, sizes.patch_size):
-        x_uv = torch.from_numpy(chain.clean(read, start, stop)).float()[None]
+    assert opened.plan.length is not None, "windows of a whole recording have lengths of their own"
+    for start, length in zip(opened.plan.start.tolist(), opened.plan.length.tolist(), strict=True):
+        x_uv = torch.from_numpy(opened.chain.clean(read, start, start + length)).float()[None]
         parts.append(tokenizer.encode(x_uv.to(config.device), montage.ch_names))
         flat.append(_flat_patches(x_uv, sizes.patch_size))
     whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
-    codes = Codes(*whole)
-    notes = [recording.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
-    return codes, montage.ch_names, [note for note in notes if note]
+    notes = [recording.note, montage.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
+    return Codes(*whole), montage.ch_names, [note for note in notes if note]
+
+
+class _WholeCutter(FileCutter):
+    """Windows of `n_patches` patches that follow one another; the last one ends with the last whole patch."""
+
+    def __init__(self, n_patches: int, patch_size: int) -> None:
+        self._n_patches, self._patch_size = n_patches, patch_size
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
+        n_total = chain.n_out // self._patch_size
+        if not n_total:
+            raise UnusableError(f"it is shorter than one patch of {self._patch_size / recipe.clean.sfreq:g} s")
+        first = np.arange(0, n_total, self._n_patches)
+        length = np.minimum(self._n_patches, n_total - first)
+        return WindowPlan(start=first * self._patch_size, length=length * self._patch_size)
+
+
+def _require_recording(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such recording")
+    if path.is_dir() and not path.suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
+        raise ValueError(f"{path} is a folder: give one recording in it, and call again for the next")
+
+
+def _flat(name: str, part: Any) -> dict[str, Any]:
+    return {f"{name}.{key}": value for key, value in dataclasses.asdict(part).items()}
 
 
 def _flat_patches(x_uv: Tensor, patch_size: int) -> Tensor:
@@ -126,45 +220,13 @@ def _flat_note(flat: Tensor, ch_names: Sequence[str]) -> str:
     return f"flat patches, whose codes stand for silence: {', '.join(found)}" if found else ""
 
 
-def _check_finite(x: npt.NDArray[np.float64], labels: Sequence[str], begin: float, sfreq: float) -> None:
+def _check_finite(x: npt.NDArray[np.floating], labels: Sequence[str], begin: float, sfreq: float) -> None:
     """Refuse samples (C, T) that are no numbers: the filters would spread them, and any code could come of them."""
     bad = ~np.isfinite(x)
     if bad.any():
         where = begin + int(bad.any(axis=0).argmax()) / sfreq
         names = ", ".join(labels[channel] for channel in np.flatnonzero(bad.any(axis=1)).tolist())
         raise UnusableError(f"not a number at {where:g} s in {names}. Cut that stretch out, or choose other channels")
-
-
-def _windows(n_total: int, n_patches: int, patch_size: int) -> Iterator[tuple[int, int]]:
-    """Samples of windows of `n_patches` that follow one another; the last one ends with the last whole patch."""
-    for first in range(0, n_total, n_patches):
-        yield first * patch_size, min(first + n_patches, n_total) * patch_size
-
-
-def _write(output: Path, codes: Codes, ch_names: tuple[str, ...], tokenizer: DualTokenizer) -> None:
-    """Write codes_t and codes_f (C, P), times (P,) of their starts in s, ch_names, sfreq, patch_size.
-
-    The file appears under its name only when it is whole.
-    """
-    sizes = tokenizer.config
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".npz.partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            codes_t=codes.t.numpy().astype(_dtype(sizes.n_codes_t)),
-            codes_f=codes.f.numpy().astype(_dtype(sizes.n_codes_f)),
-            times=np.arange(codes.t.shape[1]) * (sizes.patch_size / sizes.sfreq),
-            ch_names=np.array(ch_names),
-            sfreq=sizes.sfreq,
-            patch_size=sizes.patch_size,
-        )
-    os.replace(partial, output)
-
-
-def _dtype(n_codes: int) -> type[np.unsignedinteger]:
-    """Of codes in a file: uint16, unless the codebook needs more."""
-    return np.uint16 if n_codes <= 2**16 else np.uint32
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
+from codebrain.data.format import Store
+from codebrain.data.integrity import require_whole
 from codebrain.data.windows import SplitConfig, WindowDataset, split_subjects
-from tokenizer.model import TokenizerConfig
+from tokenizer.config import TokenizerConfig
 
 
 def open_corpus(
@@ -17,7 +20,7 @@ def open_corpus(
     Raises
     ------
     FileNotFoundError, ValueError
-        A store is missing, incomplete or of another sampling rate, has electrodes or lengths that the tokenizer cannot
+        A store is missing, incomplete, cut short or of another sampling rate, has electrodes or lengths that the tokenizer cannot
         name or hold, or too few subjects to hold one out.
     """
     dataset = WindowDataset(stores)
@@ -25,12 +28,7 @@ def open_corpus(
         raise ValueError(f"--data {' '.join(map(str, stores))}: a store is named twice")
     for store in dataset.stores:
         store.require(sfreq=sizes.sfreq, patch_seconds=sizes.patch_size / sizes.sfreq)
-        present = {path.name for path in (store.path / "shards").glob("*.h5")}
-        if missing := [shard.file for shard in store.shards if Path(shard.file).name not in present]:
-            raise FileNotFoundError(
-                f"{store.path}: {len(missing)} of {len(store.shards)} shards are missing ({', '.join(missing[:4])}). "
-                "Run the same codebrain-prep command again: it makes what is missing."
-            )
+        require_whole(store)
     for montage in dataset.montages:
         sizes.check(montage.ch_names, montage.n_times)
     train, valid = split_subjects(dataset, split)
@@ -39,3 +37,15 @@ def open_corpus(
         f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
     )
     return train, valid, summary
+
+
+def preparations(stores: Sequence[Store]) -> list[dict[str, Any]]:
+    """How windows were prepared, each way once and the one of most windows first.
+
+    Each has `windows`, how many; `window_seconds`; and `preparation`, every constant of it.
+    """
+    ways: dict[str, dict[str, Any]] = {}
+    for store in stores:
+        way = {"window_seconds": store.info.window_seconds, "preparation": store.info.preparation}
+        ways.setdefault(json.dumps(way, sort_keys=True), {"windows": 0, **way})["windows"] += store.n_windows
+    return sorted(ways.values(), key=lambda way: -way["windows"])

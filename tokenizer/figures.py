@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from codebrain.patches import SCALE_UV, patchify
-from tokenizer.model import Codes, DualTokenizer
+from tokenizer.model import DualTokenizer
+from tokenizer.outputs import Codes
 from tokenizer.targets import one_sided
 from tokenizer.usage import usage
 

@@ -1,17 +1,17 @@
-"""What users hand to a tokenizer (signals, codes, a config.json), checked before any of it is computed with.
+"""What users hand to a tokenizer (signals, channel names, codes), checked before any of it is computed with.
 
-Shapes: B windows, C channels, T samples, P patches per channel.
+Shapes: B windows, C channels, T samples, P patches per channel, E electrodes in the table.
 """
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from codebrain.channels import ELECTRODES, bipolar_pair, electrode_index
 
 Indices = Tensor | npt.NDArray[np.integer]
 
@@ -22,6 +22,22 @@ def require_names(ch_names: Sequence[str]) -> None:
     """Raise ValueError if names are one text, which Python would read letter by letter."""
     if isinstance(ch_names, str):
         raise ValueError(f"ch_names={ch_names!r} is one text; pass a list of names, such as [{ch_names!r}]")
+
+
+def montage_matrix(ch_names: Sequence[str]) -> Tensor:
+    """Each channel as a sum of electrodes, (C, E) float32: +1 for an electrode, +1 and -1 for a bipolar pair.
+
+    Raises
+    ------
+    ValueError
+        A name is neither; the message gives the nearest names.
+    """
+    rows = torch.zeros(len(ch_names), len(ELECTRODES))
+    for row, name in zip(rows, ch_names, strict=True):
+        pair = bipolar_pair(name)
+        for electrode, sign in zip(electrode_index(pair or [name]), (1.0, -1.0), strict=False):
+            row[electrode] = sign
+    return rows
 
 
 def to_signal(x_uv: Tensor | npt.NDArray[np.floating], device: torch.device) -> Tensor:
@@ -43,23 +59,6 @@ def to_signal(x_uv: Tensor | npt.NDArray[np.floating], device: torch.device) -> 
     if 0 in x_uv.shape[:2]:
         raise ValueError(f"x_uv is empty, of shape {tuple(x_uv.shape)}: pass at least one window of one channel")
     return x_uv
-
-
-def require_finite(x_uv: Tensor, ch_names: Sequence[str], sfreq: float) -> None:
-    """Raise ValueError if windows (B, C, T) hold a NaN or an infinity; the message says where the first one is.
-
-    Only where looking at the values costs no synchronisation with a device, and no graph break.
-    """
-    if x_uv.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    finite = torch.isfinite(x_uv)
-    if finite.all():
-        return
-    window, channel, sample = (~finite).nonzero()[0].tolist()
-    raise ValueError(
-        f"x_uv is {x_uv[window, channel, sample].item()} in window {window}, channel {ch_names[channel]}, at "
-        f"{sample / sfreq:g} s ({int((~finite).sum())} such samples in all): reject or repair them"
-    )
 
 
 def to_codes(indices: Indices, name: str, *, n_codes: int, n_channels: int, max_patches: int) -> Tensor:
@@ -115,14 +114,3 @@ def require_at_least(least: int, name: str, value: int) -> None:
     """Raise ValueError if a count is too small."""
     if value < least:
         raise ValueError(f"{name}={value} must be at least {least}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Named values of a JSON file; ValueError, with its path, if it holds anything else."""
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__} instead of named values")
-    return content

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from tokenizer.model import Reconstruction, TokenizerOutput
+from tokenizer.outputs import Reconstruction, TokenizerOutput
 from tokenizer.targets import Targets, standardise, unstandardise
 
 TERMS = ("waveform", "amplitude", "phase", "commitment_t", "commitment_f", "contrastive")

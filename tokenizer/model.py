@@ -3,172 +3,35 @@
 Shapes: B windows, C channels, T samples, P patches per channel, L samples per patch, F = L//2 + 1 bins, D width.
 """
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from codebrain import weights
-from codebrain.channels import ELECTRODES, bipolar_pair, electrode_index
-from codebrain.patches import patchify, to_model_units
+from codebrain.hub import Saved
+from codebrain.patches import patchify, require_finite, to_model_units
 from tokenizer.card import model_card
+from tokenizer.config import TokenizerConfig
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
-from tokenizer.encoder import Encoder, Norm
-from tokenizer.inputs import (
-    Indices,
-    read_json,
-    require_at_least,
-    require_finite,
-    require_names,
-    require_type,
-    to_codes,
-    to_signal,
-)
+from tokenizer.encoder import Encoder
+from tokenizer.inputs import Indices, montage_matrix, require_names, require_type, to_codes, to_signal
+from tokenizer.outputs import Codes, Reconstruction, TokenizerOutput
 from tokenizer.quantizer import Quantizer
-from tokenizer.targets import (
-    AmplitudeScale,
-    PhaseForm,
-    Targets,
-    WaveformScale,
-    log_amplitude,
-    make_targets,
-    one_sided,
-)
+from tokenizer.targets import Targets, log_amplitude, make_targets, one_sided
 
 MODEL_TYPE = "codebrain-tokenizer"
-COUNTS = ("max_patches", "width", "n_layers", "n_heads", "conv_features", "decoder_layers", "code_dim")
 ENCODE_TOKENS = 16384  # tokens that `encode` holds at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """Sizes of a tokenizer and what its codes are asked to restore; the defaults are the paper's sizes."""
-
-    patch_size: int = 200
-    """Samples per patch."""
-    sfreq: float = 200.0
-    """Sampling rate that the model expects, in Hz."""
-    max_patches: int = 60
-    """Longest window, in patches: rows of the time embedding."""
-    width: int = 200
-    """Features per token."""
-    n_layers: int = 12
-    """Transformer blocks of the encoder."""
-    n_heads: int = 10
-    """Attention heads; divides the width."""
-    mlp_ratio: float = 4.0
-    """Hidden features of a block's MLP, as a multiple of the width."""
-    conv_features: int = 8
-    """Features of each convolution of TFConv; a multiple of 4."""
-    conv_norm: Norm = "group"
-    """TFConv's normalisation: per patch ("group") or over the micro-batch of one process ("batch", the paper's, with
-    which the split of a batch over processes changes the result)."""
-    linear_path: bool = True
-    """Whether a linear map of the patch and its spectrum runs beside TFConv's convolutions (not in the paper)."""
-    decoder_layers: int = 3
-    """Transformer blocks of each decoder."""
-    n_codes_t: int = 4096
-    """Codes of the temporal codebook."""
-    n_codes_f: int = 4096
-    """Codes of the frequency codebook."""
-    code_dim: int = 32
-    """Dimension of a code."""
-    decay: float = 0.99
-    """Decay of the codebooks' moving averages, per optimizer step."""
-    codebook_start: Literal["kmeans", "random"] = "kmeans"
-    """Codes start by k-means over the patches of an encoder that has trained without quantisation for a while (see
-    the trainer's `start.share`), or at random and from the first step on (as published)."""
-    revive_below: float = 0.15
-    """A code whose moving average of hits falls below this fraction of the codes' mean is put on a patch of the current
-    batch; 0 leaves dead codes dead."""
-    rotation_trick: bool = False
-    """Pass the gradient through the quantiser by rotation instead of straight through (the paper's)."""
-    waveform: WaveformScale = "patch"
-    """Waveform to restore: z-scored per patch ("patch") or microvolts / 100 ("raw", as published)."""
-    amplitude: AmplitudeScale = "log"
-    """Amplitude to restore, z-scored over the window: its logarithm ("log") or itself ("linear", as published)."""
-    phase: PhaseForm = "vector"
-    """Phase to restore: cosine and sine ("vector") or the angle z-scored over the window ("angle", as published)."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            require_type(field.name, getattr(self, field.name), field.type)
-        for name in COUNTS:
-            require_at_least(1, name, getattr(self, name))
-        for name in ("patch_size", "n_codes_t", "n_codes_f"):
-            require_at_least(2, name, getattr(self, name))
-        for name in ("sfreq", "mlp_ratio"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
-        if not 0 < self.decay < 1:
-            raise ValueError(f"decay={self.decay} must lie between 0 and 1, both excluded; 0.99 is usual")
-        if self.width % self.n_heads:
-            raise ValueError(f"n_heads={self.n_heads} does not divide width={self.width}; choose a divisor")
-        if self.conv_features % 4:
-            raise ValueError(f"conv_features={self.conv_features} is not a multiple of 4, the groups of its norm")
-        if not 0 <= self.revive_below < 1:
-            raise ValueError(
-                f"revive_below={self.revive_below} is a fraction of the mean hits: 0 (never) up to below 1"
-            )
-
-    def check(self, ch_names: Sequence[str], n_times: int) -> None:
-        """Raise ValueError if a model of these sizes cannot take windows of these channels and samples."""
-        n_patches = n_times // self.patch_size
-        if not 1 <= n_patches <= self.max_patches:
-            raise ValueError(
-                f"windows of {n_times} samples are {n_patches} patches of {self.patch_size}; this model takes 1 to "
-                f"{self.max_patches}. Cut the windows, or train with a larger max_patches"
-            )
-        montage_matrix(ch_names)
-
-
-class Codes(NamedTuple):
-    """Both token sequences of a batch of windows: `codes_t, codes_f = tokenizer.encode(...)`."""
-
-    t: Tensor
-    """(B, C, P) int64, temporal codes."""
-    f: Tensor
-    """(B, C, P) int64, frequency codes."""
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What the decoders say of each patch, in the scale of `tokenizer.targets`."""
-
-    waveform: Tensor
-    """(B, C, P, L)"""
-    amplitude: Tensor
-    """(B, C, P, F)"""
-    phase: Tensor
-    """(B, C, P, 2F), cosines then sines, or (B, C, P, F) if the model predicts the angle."""
-
-
-@dataclass(frozen=True)
-class TokenizerOutput:
-    """What one forward pass gives to the losses."""
-
-    codes: Codes | None
-    """Tokens of the windows; None while the codebooks wait for their k-means start."""
-    reconstruction: Reconstruction
-    """The decoders' predictions."""
-    features: Tensor
-    """(B, C, P, D), the encoder's, for the contrastive term."""
-    commitment_t: Tensor
-    """(), mean squared distance to the temporal codes."""
-    commitment_f: Tensor
-    """(), mean squared distance to the frequency codes."""
-
-
-class DualTokenizer(nn.Module, PyTorchModelHubMixin):
+class DualTokenizer(Saved, nn.Module):
     """The two vocabularies: an encoder, two quantisers and two decoders.
 
     `push_to_hub` is huggingface_hub's.
@@ -264,12 +127,11 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
             As `forward`; or the codebooks have not started, the batch is empty, or (on a CPU; elsewhere the check would
             stall the device) the signal holds a NaN or an infinity.
         """
-        if not self.started:
-            raise ValueError("this tokenizer's codebooks have not started yet; train it past its k-means start")
+        self._require_started()
         x_uv = to_signal(x_uv, self.quantizer_t.book.embed.device)
         self._require_windows(x_uv, ch_names)
         n_patches = x_uv.shape[-1] // self.config.patch_size
-        require_finite(x_uv[..., : n_patches * self.config.patch_size], ch_names, self.config.sfreq)
+        require_finite(patchify(x_uv, self.config.patch_size), ch_names)
         n_tokens = x_uv.shape[1] * n_patches
         parts_t, parts_f = [], []
         with evaluating(self), torch.autocast(device_type=x_uv.device.type, enabled=False):
@@ -295,8 +157,10 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         TypeError
             The codes are no integers.
         ValueError
-            They do not fit the channels, each other or the codebooks, or a channel is unknown.
+            They do not fit the channels, each other or the codebooks, a channel is unknown, or the codebooks have not
+            started.
         """
+        self._require_started()
         require_names(ch_names)
         montage = montage_matrix(ch_names)
         device = self.quantizer_t.book.embed.device
@@ -427,12 +291,7 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
                 "export/ or a Hub id. (The released CodeBrain_Tokenizer.pth cannot be loaded: the shapes of its TFConv "
                 "were not published.)"
             )
-        saved = read_json(files.config)
-        kind = saved.get("model_type", "unknown")
-        if kind != MODEL_TYPE:
-            raise ValueError(
-                f"{source} holds a model of type {kind!r}, expected {MODEL_TYPE!r}: pass a stage-1 run, not a backbone"
-            )
+        saved = weights.read_config(files.config, MODEL_TYPE)
         names = {field.name for field in fields(TokenizerConfig)}
         try:
             config = TokenizerConfig(**{name: value for name, value in saved.items() if name in names})
@@ -446,26 +305,17 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
         model.record = saved.get("record", {})
         return model.eval()
 
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        *,
-        repo_id: str | None = None,
-        push_to_hub: bool = False,
-        config: Any = None,
-        model_card_kwargs: Any = None,
-        **hub: Any,
-    ) -> str | None:
-        """Write config.json, model.safetensors and README.md, and upload them if `push_to_hub`.
+    def saved_config(self) -> dict[str, Any]:
+        """Contents of config.json."""
+        return {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
 
-        The mixin's own removes config.json before it writes; here a save that is interrupted leaves the model that lay
-        there before, or none. `config` and `model_card_kwargs`, which the mixin passes, are the model's own.
-        """
-        folder = Path(save_directory)
-        saved = {"model_type": MODEL_TYPE, **asdict(self.config), "record": self.record}
-        card = model_card(self.config, sum(parameter.numel() for parameter in self.parameters()), self.record)
-        weights.write_model(folder, self.state_dict(), saved, card)
-        return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
+    def saved_card(self) -> str:
+        """The model card."""
+        return model_card(self.config, sum(parameter.numel() for parameter in self.parameters()), self.record)
+
+    def _require_started(self) -> None:
+        if not self.started:
+            raise ValueError("this tokenizer's codebooks have not started yet; train it past its k-means start")
 
     def _require_windows(self, x_uv: Tensor, ch_names: Sequence[str]) -> None:
         require_names(ch_names)
@@ -483,22 +333,6 @@ class DualTokenizer(nn.Module, PyTorchModelHubMixin):
 
     def _reconstruct(self, quantized_t: Tensor, quantized_f: Tensor, montage: Tensor) -> Reconstruction:
         return Reconstruction(**self.decoder_t(quantized_t, montage), **self.decoder_f(quantized_f, montage))
-
-
-def montage_matrix(ch_names: Sequence[str]) -> Tensor:
-    """Each channel as a sum of electrodes, (C, E) float32: +1 for an electrode, +1 and -1 for a bipolar pair.
-
-    Raises
-    ------
-    ValueError
-        A name is neither; the message gives the nearest names.
-    """
-    rows = torch.zeros(len(ch_names), len(ELECTRODES))
-    for row, name in zip(rows, ch_names, strict=True):
-        pair = bipolar_pair(name)
-        for electrode, sign in zip(electrode_index(pair or [name]), (1.0, -1.0), strict=False):
-            row[electrode] = sign
-    return rows
 
 
 def _require_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from codebrain.patches import patchify, to_model_units
+from tokenizer.config import TokenizerConfig
 from tokenizer.losses import restored_angle
-from tokenizer.model import Reconstruction, TokenizerConfig
+from tokenizer.outputs import Reconstruction
 from tokenizer.targets import Targets, log_amplitude, make_targets, one_sided, standardise, unstandardise
 
 BANDS_HZ = {"delta": (0.5, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 75.0)}

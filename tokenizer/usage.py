@@ -16,7 +16,8 @@ class CollapseConfig:
     """When a codebook counts as collapsed."""
 
     below: float = 0.05
-    """Share of codes in use, between two log lines, under which a codebook is in danger."""
+    """Share of codes in use between two log lines, of those that its patches could have reached, under which a
+    codebook is in danger."""
     patience: int = 3
     """Log lines in a row after which it is said, loudly."""
     stop: bool = False
@@ -33,7 +34,8 @@ def usage(hits: Tensor) -> dict[str, float]:
     Returns
     -------
     dict
-        codes_in_use: share of the K codes with at least one hit. perplexity: exponential of the entropy of the code
+        codes_in_use: share of the K codes with at least one hit. codes_reached: the same share of the codes that could
+        have one, which are no more than there are hits. perplexity: exponential of the entropy of the code
         distribution, in codes, 1 to K. top10_share: share of all hits that go to the ten most frequent codes.
         Without hits, nothing.
     """
@@ -42,8 +44,10 @@ def usage(hits: Tensor) -> dict[str, float]:
         return {}
     share = (hits / total).double()
     entropy = -torch.xlogy(share, share).sum()
+    in_use = int((hits > 0).sum())
     return {
-        "codes_in_use": (hits > 0).double().mean().item(),
+        "codes_in_use": in_use / len(hits),
+        "codes_reached": in_use / min(len(hits), int(total)),
         "perplexity": math.exp(entropy.item()),
         "top10_share": share.topk(min(10, len(share))).values.sum().item(),
     }
@@ -61,30 +65,30 @@ class CollapseWatch:
         self._config = config
         self._in_danger: dict[str, int] = {}
 
-    def recall(self, in_use: Mapping[str, float]) -> None:
+    def recall(self, reached: Mapping[str, float]) -> None:
         """Count a look that was taken before the run was interrupted, without saying again what was said then."""
-        for name, share in in_use.items():
+        for name, share in reached.items():
             self._in_danger[name] = self._in_danger.get(name, 0) + 1 if share < self._config.below else 0
 
-    def look(self, in_use: Mapping[str, float]) -> None:
-        """Take the share of codes in use of each codebook since the last look, by the codebook's name.
+    def look(self, reached: Mapping[str, float]) -> None:
+        """Take each codebook's `codes_reached` since the last look, by the codebook's name.
 
         Raises
         ------
         CodebookCollapse
             If `stop` is set and a codebook has been under `below` for `patience` looks in a row.
         """
-        self.recall(in_use)
-        for name, share in in_use.items():
+        self.recall(reached)
+        for name, share in reached.items():
             if self._in_danger[name] >= self._config.patience:
                 self._alarm(name, share)
 
     def _alarm(self, name: str, share: float) -> None:
         message = (
-            f"the {name} codebook has collapsed: {share:.1%} of its codes in use over the last "
-            f"{self._in_danger[name]} log lines. What helps: --model.codebook_start kmeans with more steps before "
-            "quantisation (--start.share), revival of dead codes (--model.revive_below 0.15), targets of unit variance "
-            "(--model.waveform patch), a lower --losses.commitment, a lower --optim.lr."
+            f"the {name} codebook has collapsed: of the codes within its reach {share:.1%} are in use, too few for "
+            f"{self._in_danger[name]} log lines in a row. What helps: --model.codebook_start kmeans with more steps "
+            "before quantisation (--start.share), revival of dead codes (--model.revive_below 0.15), targets of unit "
+            "variance (--model.waveform patch), a lower --losses.commitment, a lower --optim.lr."
         )
         if self._config.stop:
             raise CodebookCollapse(message)

@@ -1,0 +1,249 @@
+"""Saving models to a folder or the Hub, and loading backbones: what of a checkpoint was used, and what was not."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from codebrain.layouts import infer_config, some, to_ours
+from codebrain.model_card import model_card
+from codebrain.weights import read_config, read_state_dict, resolve
+
+logger = logging.getLogger(__name__)
+
+MODEL_TYPE = "codebrain"
+"""``model_type`` in config.json: tells a backbone from a tokenizer."""
+
+HEADS = ("final_layer.", "head_t.", "head_f.")
+"""Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
+
+SAME_SIZE = {
+    **{"n_chans": "chs_info", "chs_info": "n_chans"},
+    **{"n_times": "input_window_seconds", "input_window_seconds": "n_times"},
+}
+"""Arguments that give the same size: a new value of one replaces a saved value of the other."""
+
+
+class Saved(PyTorchModelHubMixin):
+    """``save_pretrained`` and ``push_to_hub``: config.json, model.safetensors and README.md in one piece."""
+
+    def saved_config(self) -> dict[str, Any]:
+        """Return the contents of config.json, ``model_type`` included."""
+        raise NotImplementedError
+
+    def saved_card(self) -> str:
+        """Return the model card."""
+        raise NotImplementedError
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        config: Any = None,
+        model_card_kwargs: Any = None,
+        **hub: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and README.md, and upload them if ``push_to_hub``.
+
+        The mixin's own removes config.json before it writes; here a save that is interrupted leaves the model that lay
+        there before, or none. ``config`` and ``model_card_kwargs``, which the mixin passes, are the model's own.
+        """
+        folder = Path(save_directory)
+        write_model(folder, self.state_dict(), self.saved_config(), self.saved_card())  # type: ignore[attr-defined]
+        return self.push_to_hub(repo_id or folder.name, **hub) if push_to_hub else None
+
+
+def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> None:
+    """Write the three files of a model so that an interrupted save never leaves a folder that looks like one.
+
+    All files are whole before the first takes its place, and the weights, without which a folder holds no model, come
+    last: new ones never stand beside the config of old ones.
+    """
+    tensors = {name: value.detach().contiguous() for name, value in state_dict.items()}
+    writers: dict[str, Callable[[Path], Any]] = {
+        "README.md": lambda path: path.write_text(card),
+        "config.json": lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
+        "model.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = {name: folder / f"{name}.partial" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(partial[name])
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        for name, path in partial.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the tensors of a checkpoint and of a model, by the names of our layout."""
+
+    loaded: list[str] = field(default_factory=list)
+    """In both, copied."""
+    fresh: list[str] = field(default_factory=list)
+    """Heads that the checkpoint lacks or has in another shape: left as initialised."""
+    unused: list[str] = field(default_factory=list)
+    """Heads of the checkpoint that the model lacks or has in another shape."""
+
+    def __str__(self) -> str:
+        text = f"loaded {len(self.loaded)} tensors"
+        if self.fresh:
+            text += f"; freshly initialised: {', '.join(self.fresh)}"
+        if self.unused:
+            text += f"; in the checkpoint but not used: {', '.join(self.unused)}"
+        return text
+
+
+def load(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
+    """Copy a checkpoint of any layout into a model: the backbone entirely or not at all, heads where they fit.
+
+    Raises
+    ------
+    ValueError
+        If a tensor of the backbone is missing, has another shape, or is one that the model does not know. Nothing has
+        been copied then.
+    """
+    ours, target = to_ours(state_dict), model.state_dict()
+    fits = [name for name, value in target.items() if name in ours and ours[name].shape == value.shape]
+    fresh = [name for name in target if name not in set(fits)]
+    unused = [name for name in ours if name not in set(fits)]
+    wrong = [
+        f"{name}: {tuple(ours[name].shape)} in the checkpoint, {tuple(target[name].shape)} in the model"
+        if name in ours and name in target
+        else f"{name}: {'missing from the checkpoint' if name in target else 'unknown to the model'}"
+        for name in dict.fromkeys([*fresh, *unused])
+        if not name.startswith(HEADS)
+    ]
+    if wrong:
+        raise ValueError(
+            f"the checkpoint does not fit the model, {len(wrong)} tensors of its backbone differ:\n  "
+            + "\n  ".join(wrong[:8])
+            + ("\n  ..." if len(wrong) > 8 else "")
+        )
+    nn.Module.load_state_dict(model, {name: ours[name] for name in fits}, strict=False)
+    return LoadReport(fits, fresh, unused)
+
+
+class HubModel(Saved):
+    """``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` for the models of this package."""
+
+    load_report: LoadReport | None = None
+    """What ``from_pretrained`` loaded."""
+
+    folded: bool = False
+    """Whether this is a copy that :func:`codebrain.folding.fold` made."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the JSON-serialisable constructor arguments."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Build a model from what :meth:`get_config` returned, without weights."""
+        raise NotImplementedError
+
+    def refuse_folded(self, method: str) -> None:
+        """Raise a ValueError if this model is folded: what ``method`` makes of it would fit no other model."""
+        if self.folded:
+            raise ValueError(f"{method} of a folded model: call it on the model itself, and fold after loading")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        map_location: str | torch.device = "cpu",
+        strict: bool = False,
+        **overrides: Any,
+    ) -> Self:
+        """Load a model, in evaluation mode, and report what was and was not used (``load_report``, and a log line).
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : path or str
+            A run folder, an export folder (ours or braindecode's), a Hub id, or a file: ``.safetensors``, or upstream's
+            ``.pth``, which is never unpickled beyond tensors.
+        revision, token, cache_dir, local_files_only, force_download
+            As in ``huggingface_hub``.
+        map_location : str or torch.device
+            Device of the model.
+        strict : bool
+            Whether the heads must fit too. The backbone must in any case.
+        **overrides
+            Constructor arguments that replace the saved ones, such as ``n_outputs``, ``n_chans``, ``n_times``. Heads
+            whose shape changes are new, everything else is loaded.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such model, a file is damaged, or its backbone (with ``strict``, any tensor) does not fit.
+        """
+        source = pretrained_model_name_or_path
+        hub = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "force_download": force_download,
+        }
+        files = resolve(source, **hub)
+        state_dict = to_ours(read_state_dict(files.weights))
+        config = _arguments(files.config) if files.config else infer_config(state_dict)
+        try:
+            outdated = {SAME_SIZE[name] for name, value in overrides.items() if name in SAME_SIZE and value is not None}
+            config = {name: value for name, value in config.items() if name not in outdated}
+            model = cls.from_config({**config, **overrides})
+        except TypeError as error:
+            raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error
+        model.load_report = load(model, state_dict)  # type: ignore[arg-type]
+        if strict and (model.load_report.fresh or model.load_report.unused):
+            raise ValueError(f"{source} does not fit strictly: {model.load_report}. Pass strict=False for new heads")
+        logger.info("%s: %s", source, model.load_report)
+        return model.eval().to(map_location)  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load tensors of any of the three layouts as ``torch.nn.Module.load_state_dict`` does.
+
+        Raises
+        ------
+        ValueError
+            If not a single tensor has a name of this model, even with ``strict=False``.
+        """
+        ours = to_ours(state_dict)
+        if not ours.keys() & self.state_dict().keys():  # type: ignore[attr-defined]
+            raise ValueError(f"none of these tensors belongs to {type(self).__name__}: {some(state_dict)}")
+        return super().load_state_dict(ours, strict=strict, assign=assign)  # type: ignore[misc]
+
+    def saved_config(self) -> dict[str, Any]:
+        """Return the contents of config.json; ValueError if the model is folded."""
+        self.refuse_folded("save_pretrained")
+        return {"model_type": MODEL_TYPE, **self.get_config()}
+
+    def saved_card(self) -> str:
+        """Return the model card."""
+        return model_card(self)
+
+
+def _arguments(path: Path) -> dict[str, Any]:
+    """Constructor arguments in a config.json of ours or braindecode's."""
+    config = read_config(path, MODEL_TYPE, unnamed=MODEL_TYPE)
+    return {name: value for name, value in config.items() if name not in {"braindecode_version", "codebrain_version"}}
