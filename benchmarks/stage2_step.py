@@ -134,7 +134,7 @@ def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, fl
     config = Stage2Config(data=[], tokenizer="", run_dir=str(root / cache), token_cache=cache, optim=OPTIM, loop=loop)
     run = launch.start(config.run_dir, loop, config)
     if cache == "on":
-        dataset = dataset.with_codes(ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=4))
+        dataset = dataset.with_codes(ensure_codes(dataset.stores, tokenizer, run.accelerator, batch_size=4, name="R1"))
     task, model, bare = Stage2(config, run, tokenizer, dataset), build(), bare_step(options.batch)
     seconds: dict[str, list[float]] = {"bare": [], "work": [0.0]}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codebrain.data.format import Store
+from codebrain.data.integrity import require_whole
 from codebrain.data.windows import WindowDataset
 from finetune.classifier import Contract
 from finetune.splits import Windows
@@ -28,10 +29,12 @@ def open_data(path: str) -> Data:
     Raises
     ------
     FileNotFoundError, ValueError
-        There is no such store, it has no labels or no windows, or its windows differ in channels or length.
+        There is no such store, it is cut short, has no labels or no windows, or its windows differ in channels or
+        length.
     """
     store = Store.open(path)
     task = Task.of(store)
+    require_whole(store)
     dataset = WindowDataset([store.require(sfreq=store.info.sfreq)])
     if len(dataset.montages) != 1:
         raise ValueError(

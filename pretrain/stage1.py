@@ -179,7 +179,7 @@ class Stage1:
             name: torch.zeros((), device=self.run.device) for name in ("loss", *(f"loss_{term}" for term in TERMS))
         }
         hits = [torch.zeros(book.codebook_size, device=self.run.device) for book in self.model.quantizers().values()]
-        for batch in self._batches(self.valid, self.run.rank, self.run.world):
+        for batch in self._batches(self.valid, self.run.rank, self.run.world, shown_as="validation"):
             output, targets = model(batch.x, batch.ch_names), self.model.targets(batch.x)
             # Processes may hold different numbers of windows: none waits for another's contrastive term here.
             loss, found = stage1_loss(output, targets, self.config.losses, across_processes=False)
@@ -263,9 +263,9 @@ class Stage1:
             watch.recall({title: line[f"train/{name}"] for name, title in WATCHED.items() if f"train/{name}" in line})
         return watch
 
-    def _batches(self, dataset: WindowDataset, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def _batches(self, dataset: WindowDataset, rank: int = 0, world: int = 1, shown_as: str = "") -> Iterator[Batch]:
         size = self.config.loop.eval_batch_size or self.config.loop.batch_size
-        for batch in eval_batches(dataset, size, rank=rank, world=world):
+        for batch in eval_batches(dataset, size, rank=rank, world=world, shown_as=shown_as):
             yield batch.to(self.run.device)
 
     def _mean_over_windows(self, sums: dict[str, Tensor], n_windows: int) -> dict[str, float]:

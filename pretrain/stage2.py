@@ -110,7 +110,7 @@ def main() -> int:
     tokenizer.to(run.device)
     if config.token_cache == "on":
         batch_size = config.loop.eval_batch_size or config.loop.batch_size
-        codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size)
+        codes = ensure_codes(train.stores, tokenizer, run.accelerator, batch_size=batch_size, name=config.tokenizer)
         train, valid = train.with_codes(codes), valid.with_codes(codes)
     n_codes = (tokenizer.config.n_codes_t, tokenizer.config.n_codes_f)
     model = MaskedTokenModel(*n_codes, **dataclasses.asdict(config.model)).to(run.device)
@@ -124,7 +124,7 @@ def main() -> int:
         train=train,
         optim=config.optim,
     )
-    tally = task.tally(model)
+    tally = task.validated or task.tally(model)
     if run.is_main:
         model.save_pretrained(run.export)
         figures.curves(run.path, _PANELS)
@@ -162,6 +162,8 @@ class Stage2:
 
     def __init__(self, config: Stage2Config, run: Run, tokenizer: DualTokenizer, valid: WindowDataset) -> None:
         self.config, self.run, self.tokenizer, self.valid = config, run, tokenizer, valid
+        self.validated: Tally | None = None
+        """Sums of the last validation; None in a run that was taken up at its end."""
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Cross-entropy of both codes over hidden patches.
@@ -186,7 +188,7 @@ class Stage2:
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Figures on held-out subjects, the same masks at every validation. Collective."""
-        tally = self.tally(model)
+        self.validated = tally = self.tally(model)
         found = {**tally.t.figures("t"), **tally.f.figures("f")}
         for suffix, shares in zip("tf", tally.bands.accuracy(), strict=True):
             named = zip(BANDS_HZ, shares, strict=True)
@@ -221,9 +223,8 @@ class Stage2:
 
     def _predictions(self, model: nn.Module) -> Any:
         loop, generator = self.config.loop, torch.Generator()
-        batches = eval_batches(
-            self.valid, loop.eval_batch_size or loop.batch_size, rank=self.run.rank, world=self.run.world
-        )
+        size = loop.eval_batch_size or loop.batch_size
+        batches = eval_batches(self.valid, size, rank=self.run.rank, world=self.run.world, shown_as="validation")
         for batch in (batch.to(self.run.device) for batch in batches):
             # The mask belongs to the windows, whichever process validates them.
             generator.manual_seed(int(batch.window[0]))

@@ -1,6 +1,8 @@
 """Stage 2: the loss of masked code prediction and the cache of codes."""
 
 import dataclasses
+import json
+import resource
 import shutil
 import subprocess
 import time
@@ -13,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from codebrain.backbone import BackboneConfig
-from codebrain.data.format import Store
+from codebrain.data.format import Store, publish
 from codebrain.data.windows import Batch, Request, WindowDataset
 from codebrain.model import MaskedTokenModel
 from codebrain.patches import to_model_units
@@ -24,7 +26,7 @@ from pretrain.stage2 import MaskConfig, Stage2, Stage2Config
 from tests.conftest import write_toy_store
 from tests.processes import ROOT, environment, launch_line
 from tests.processes import run as processes_run
-from tokenizer import DualTokenizer, TokenizerConfig
+from tokenizer import DualTokenizer, TokenizerConfig, cache
 from tokenizer.cache import code_files, ensure_codes, fingerprint, require_writable
 
 CHANGED = ("res_channels", "skip_channels", "out_channels", "num_res_layers", "drop_prob", "spectral_dropout")
@@ -130,7 +132,7 @@ def test_validation_masks_belong_to_the_windows(
 
 
 def test_cached_codes_are_the_tokenizers(tokenizer: DualTokenizer, store: Store) -> None:
-    files = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    files = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
     dataset = WindowDataset([store])
     for request in (Request(np.arange(12)), Request(np.array([35, 2, 20]))):
         batch = dataset.with_codes(files)[request]
@@ -178,14 +180,14 @@ def test_sigterm_in_the_token_cache_ends_at_once(tokenizer: DualTokenizer, tmp_p
     _, said = child.communicate(timeout=30)
     assert child.returncode == 75, said
     assert said.count(b"stopped by SIGTERM; nothing is lost: launch again to go on.") == 1
-    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
     shapes = {np.load(files.path(shard)).shape for shard in store.shards}
     assert len(shapes) == 1
 
 
 def test_codes_that_are_there_need_no_writing(tokenizer: DualTokenizer, tmp_path: Path) -> None:
     store = write_toy_store(tmp_path / "store", n_subjects=3)
-    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5)
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
     files.folder.parent.rename(tmp_path / "elsewhere")
     (store.path / "codes").symlink_to(tmp_path / "elsewhere")
     before = (tmp_path / "elsewhere").stat().st_mtime_ns, sorted(files.folder.iterdir())
@@ -195,13 +197,63 @@ def test_codes_that_are_there_need_no_writing(tokenizer: DualTokenizer, tmp_path
 
 def test_an_interrupted_cache_computes_only_what_is_missing(tokenizer: DualTokenizer, store: Store) -> None:
     accelerator = Accelerator(cpu=True)
-    (files,) = ensure_codes([store], tokenizer, accelerator, batch_size=5)
+    (files,) = ensure_codes([store], tokenizer, accelerator, batch_size=5, name="R1")
     kept, lost = (files.path(shard) for shard in store.shards[:2])
     lost.unlink()
     before = kept.stat().st_mtime_ns
-    ensure_codes([store], tokenizer, accelerator, batch_size=5)
+    ensure_codes([store], tokenizer, accelerator, batch_size=5, name="R1")
     assert lost.exists()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_cut_off_codes_are_computed_again_and_leftovers_go(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    files = code_files(store, tokenizer)
+    files.folder.mkdir(parents=True)
+    leftover = files.folder / "rec-000.npy.0a1b2c3d.partial"
+    leftover.touch()
+    ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="runs/R1")
+    assert sorted(path.name for path in files.folder.iterdir()) == ["about.json", *(f"rec-00{n}.npy" for n in range(3))]
+    about = json.loads((files.folder / "about.json").read_text())
+    assert (about["tokenizer"], about["store"]) == ("runs/R1", str(store.path))
+
+    kept, cut = (files.path(shard) for shard in store.shards[:2])
+    whole, before = cut.read_bytes(), kept.stat().st_mtime_ns
+    cut.write_bytes(whole[:-1])
+    assert [files.has(shard) for shard in store.shards] == [True, False, True]
+    ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    assert cut.read_bytes() == whole
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_codes_that_another_run_had_first_are_no_fault(
+    tokenizer: DualTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finishes, and sweeps this run's unfinished file away."""
+    store = write_toy_store(tmp_path / "store", n_subjects=1)
+    files = code_files(store, tokenizer)
+    (shard,) = store.shards
+
+    def swept(partial: Path, final: Path) -> None:
+        if final.suffix == ".npy":
+            partial.rename(final)
+        publish(partial, final)
+
+    monkeypatch.setattr(cache, "publish", swept)
+    ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    assert files.has(shard)
+
+
+def test_a_full_disk_is_named_while_codes_are_written(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=1)
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"codes could not be written to .*codes.*Make room and launch again"):
+            ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in code_files(store, tokenizer).folder.iterdir()] == ["about.json"]
 
 
 def test_a_changed_tokenizer_or_store_has_other_codes(tokenizer: DualTokenizer, store: Store, tmp_path: Path) -> None:
@@ -295,7 +347,7 @@ def test_the_published_tokenizer_has_a_fingerprint() -> None:
 def test_codebooks_that_uint16_cannot_name(store: Store) -> None:
     sizes = TokenizerConfig(width=16, n_layers=1, n_heads=2, decoder_layers=1, n_codes_t=70_000, n_codes_f=8)
     with pytest.raises(ValueError, match="--token_cache off"):
-        ensure_codes([store], DualTokenizer(sizes), Accelerator(cpu=True), batch_size=5)
+        ensure_codes([store], DualTokenizer(sizes), Accelerator(cpu=True), batch_size=5, name="R1")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from codebrain.data.codes import CodeFiles
 from codebrain.data.format import Store, dequantise
+from codebrain.data.integrity import require_whole
 from codebrain.data.windows import Request, SplitConfig, WindowDataset, _drawn, split_subjects
 from codebrain.training.sampling import StepRequests, eval_batches, train_loader
 from tests.conftest import write_toy_store
@@ -124,6 +125,24 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         WindowDataset([store])[Request(np.array([13]))]
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), r"shards/rec-001.h5 is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"shards/rec-001.h5 has \d+ of its \d+ bytes"),
+        (lambda path: path.write_bytes(b""), r"shards/rec-001.h5 is no HDF5 file"),
+        (lambda path: h5py.File(path, "w").close(), r"shards/rec-001.h5 was packed anew by another program"),
+    ],
+    ids=["missing", "cut short", "empty", "another program's"],
+)
+def test_shards_that_cannot_be_used_are_found_before_work(tmp_path: Path, damage, said: str) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    require_whole(store)
+    damage(store.path / store.shards[1].file)
+    with pytest.raises(ValueError, match=rf"1 of 3 shards cannot be used \({said}\)\. Delete.*same codebrain-prep"):
+        require_whole(store)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     store = write_toy_store(tmp_path / "store", n_subjects=2, classes=("a", "b"))
     path = store.path / store.shards[1].file
@@ -172,7 +191,7 @@ def test_validation_sees_every_window_once(dataset: WindowDataset, world: int) -
 
 def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
     store = stores[0]
-    files = CodeFiles(tmp_path)
+    files = CodeFiles(tmp_path, 200)
     for number, shard in enumerate(store.shards):
         codes = np.arange(shard.n * 2 * 6 * 4, dtype=np.uint16).reshape(shard.n, 2, 6, 4) + 1000 * number
         np.save(files.path(shard), codes)
@@ -182,7 +201,7 @@ def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
 
 
 def test_damaged_codes_are_named(stores: list[Store], tmp_path: Path) -> None:
-    files, shard = CodeFiles(tmp_path), stores[0].shards[0]
+    files, shard = CodeFiles(tmp_path, 200), stores[0].shards[0]
     np.save(files.path(shard), np.zeros((shard.n, 2, 6, 4), np.uint16))
     files.path(shard).write_bytes(files.path(shard).read_bytes()[:200])
     with pytest.raises(ValueError, match=f"{files.path(shard)} cannot be read.*computed anew"):

@@ -8,7 +8,9 @@ store's contents: a changed tokenizer or store cannot meet old codes.
 from __future__ import annotations
 
 import hashlib
-import os
+import io
+import json
+import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
+from accelerate.utils import broadcast_object_list
 
-from codebrain.data.codes import CodeFiles
+from codebrain.data.codes import DTYPE, CodeFiles
 from codebrain.data.format import PARTIAL_SUFFIX, Shard, Store, publish
 from codebrain.data.windows import Request, WindowDataset
+from codebrain.progress import Bar
 from tokenizer.model import DualTokenizer
 
 _MOST_CODES = 2**16
@@ -29,7 +32,7 @@ _MOST_CODES = 2**16
 def code_files(store: Store, tokenizer: DualTokenizer) -> CodeFiles:
     """Where the codes of a store under a tokenizer belong, whether or not they are there."""
     key = hashlib.sha256(f"{fingerprint(tokenizer)}:{store.fingerprint()}".encode()).hexdigest()
-    return CodeFiles(store.path / "codes" / key[:16])
+    return CodeFiles(store.path / "codes" / key[:16], tokenizer.config.patch_size)
 
 
 def fingerprint(tokenizer: DualTokenizer) -> str:
@@ -61,16 +64,29 @@ def require_writable(stores: Sequence[Store], tokenizer: DualTokenizer) -> None:
 
 
 def ensure_codes(
-    stores: Sequence[Store], tokenizer: DualTokenizer, accelerator: Accelerator, *, batch_size: int
+    stores: Sequence[Store], tokenizer: DualTokenizer, accelerator: Accelerator, *, batch_size: int, name: str
 ) -> list[CodeFiles]:
     """Compute what is missing of the stores' codes. Collective: every process takes its share of the shards.
 
-    Each shard's codes appear at once and whole, so an interrupted run is taken up where it stopped.
+    Each shard's codes appear at once and whole, so an interrupted run is taken up where it stopped; several runs on one
+    store do not disturb each other.
+
+    Parameters
+    ----------
+    stores : sequence of Store
+    tokenizer : DualTokenizer
+    accelerator : Accelerator
+    batch_size : int
+        Windows that are encoded at a time.
+    name : str
+        What the tokenizer is called, noted beside the codes for people.
 
     Raises
     ------
     ValueError
-        A codebook has more codes than uint16 can name.
+        A codebook has more codes than uint16 can name, or a window cannot be read.
+    OSError
+        The codes cannot be written.
     """
     config = tokenizer.config
     if max(config.n_codes_t, config.n_codes_f) > _MOST_CODES:
@@ -79,35 +95,84 @@ def ensure_codes(
             f"{_MOST_CODES}; use --token_cache off"
         )
     files = [code_files(store, tokenizer) for store in stores]
-    missing = [
-        (store, shard, target)
-        for store, target in zip(stores, files, strict=True)
-        for shard in store.shards
-        if not target.has(shard)
-    ]
-    # Every process must have looked before the first one writes, or they would share the work differently.
+    datasets = [WindowDataset([store]) for store in stores]
+    shards = [(number, shard) for number, store in enumerate(stores) for shard in store.shards]
+    # One process looks: others might see what another run wrote in between, and share the work differently.
+    missing = [[place for place, (number, shard) in enumerate(shards) if not files[number].has(shard)]]
+    broadcast_object_list(missing)
+    if accelerator.is_main_process:
+        for number in sorted({shards[place][0] for place in missing[0]}):
+            _describe(files[number], tokenizer, name, stores[number].path)
+    mine = [shards[place] for place in missing[0][accelerator.process_index :: accelerator.num_processes]]
+    with _bar(mine, accelerator) as bar:
+        for number, shard in mine:
+            if files[number].has(shard):  # by now, from another run
+                bar.update(shard.n)
+                continue
+            _write(files[number].path(shard), _encode(datasets[number], shard, tokenizer, batch_size, bar))
     accelerator.wait_for_everyone()
-    total = sum(shard.n for _, shard, _ in missing)
-    datasets = {store.path: WindowDataset([store]) for store, _, _ in missing}
-    with tqdm(total=total, unit="window", desc="codes", disable=not (accelerator.is_main_process and total)) as bar:
-        for store, shard, target in missing[accelerator.process_index :: accelerator.num_processes]:
-            _write(datasets[store.path], shard, target.path(shard), tokenizer, batch_size)
-            bar.update(shard.n * accelerator.num_processes)
-    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _sweep(files)
     return files
 
 
-def _write(dataset: WindowDataset, shard: Shard, path: Path, tokenizer: DualTokenizer, batch_size: int) -> None:
-    windows = dataset.of_shard(shard)
-    device = next(tokenizer.parameters()).device
-    parts = []
+def _bar(mine: Sequence[tuple[int, Shard]], accelerator: Accelerator) -> Bar:
+    """Of the windows that the main process encodes; the shares of all processes are alike."""
+    world = accelerator.num_processes
+    return Bar(
+        total=sum(shard.n for _, shard in mine),
+        unit="window",
+        desc="codes" if world == 1 else f"codes, share 1 of {world}",
+        shown=accelerator.is_main_process and bool(mine),
+    )
+
+
+def _encode(dataset: WindowDataset, shard: Shard, tokenizer: DualTokenizer, batch_size: int, bar: Bar) -> bytes:
+    """Codes (n, 2, C, P) of a shard as an .npy file's bytes."""
+    windows, device, parts = dataset.of_shard(shard), next(tokenizer.parameters()).device, []
     for start in range(0, shard.n, batch_size):
         batch = dataset[Request(windows[start : start + batch_size])].to(device)
         codes = tokenizer.encode(batch.x, batch.ch_names)
-        parts.append(torch.stack([codes.t, codes.f], dim=1).cpu().numpy().astype(np.uint16))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two runs on one store may compute the same codes at once.
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    with partial.open("wb") as file:
-        np.save(file, np.concatenate(parts))
-    publish(partial, path)
+        parts.append(torch.stack([codes.t, codes.f], dim=1).cpu().numpy().astype(DTYPE))
+        bar.update(len(batch))
+    # Into memory: straight into a file, numpy does not notice that the disk is full.
+    file = io.BytesIO()
+    np.save(file, np.concatenate(parts))
+    return file.getvalue()
+
+
+def _describe(files: CodeFiles, tokenizer: DualTokenizer, name: str, store: Path) -> None:
+    content = {
+        "tokenizer": name,
+        "tokenizer_hash": fingerprint(tokenizer),
+        "n_codes_t": tokenizer.config.n_codes_t,
+        "n_codes_f": tokenizer.config.n_codes_f,
+        "patch_size": tokenizer.config.patch_size,
+        "store": str(store),
+        "arrays": "uint16 (windows, 2, channels, patches): temporal, then frequency codes",
+    }
+    _write(files.folder / "about.json", (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that appears at once and whole, whatever other runs write beside it."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        publish(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and path.exists():  # another run had it first, and swept
+            return
+        raise OSError(
+            f"codes could not be written to {path.parent} ({error}). Make room and launch again: the codes that are "
+            "there are kept. Or compute codes at every step with --token_cache off."
+        ) from error
+
+
+def _sweep(stores: Sequence[CodeFiles]) -> None:
+    """Remove what killed runs left; nobody needs unfinished files where all are finished."""
+    for files in stores:
+        for left in files.folder.glob(f"*{PARTIAL_SUFFIX}"):
+            left.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ def open_corpus(
     Raises
     ------
     FileNotFoundError, ValueError
-        A store is missing, incomplete, cut short or of another sampling rate, has electrodes or lengths that the tokenizer cannot
-        name or hold, or too few subjects to hold one out.
+        A store is missing, incomplete, cut short or of another sampling rate, has electrodes or lengths that the
+        tokenizer cannot name or hold, or too few subjects to hold one out.
     """
     dataset = WindowDataset(stores)
     if len({store.path.resolve() for store in dataset.stores}) < len(stores):

@@ -85,4 +85,5 @@ class Progress(Bar):
         """What the bar shows, as it stands when it is drawn."""
         found = super().format_dict
         rate = found["rate"] or (found["n"] - found["initial"]) / max(found["elapsed"], 1e-9)
-        return {**found, "figures": f"loss {self._loss:.4g}, {rate * self._windows:.3g} windows/s"}
+        figures = f"loss {self._loss:.4g}, {rate * self._windows:.3g} windows/s"
+        return {**found, "figures": "starting" if math.isnan(self._loss) else figures}

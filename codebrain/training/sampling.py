@@ -17,12 +17,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from codebrain.data.windows import Batch, Ids, Request, WindowDataset
+from codebrain.progress import Bar
 
 BLOCK = 32
 """Neighbouring windows that are read together."""
 
 BUFFER = 256 * BLOCK
 """Windows within which the order is uniformly random."""
+
+_SHORT_S = 5.0
+"""A validation of less than so many seconds shows no bar."""
 
 
 class EpochOrder:
@@ -199,13 +203,28 @@ def _raised(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
         ) from error
 
 
-def eval_batches(dataset: WindowDataset, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """This process's share of all windows, in the order of the disk: every window once over all processes."""
+def eval_batches(
+    dataset: WindowDataset, batch_size: int, *, rank: int = 0, world: int = 1, shown_as: str = ""
+) -> Iterator[Batch]:
+    """This process's share of all windows, in the order of the disk: every window once over all processes.
+
+    Parameters
+    ----------
+    dataset : WindowDataset
+    batch_size : int
+    rank, world : int
+        Number of this process, and of processes.
+    shown_as : str
+        What the work is called beside a bar on the first process, which is shown if it takes long; empty for no bar.
+    """
     requests = [
         Request(ids[first : first + batch_size])
         for group in range(len(dataset.montages))
         for ids in [dataset.ids(group)]
         for first in range(0, len(ids), batch_size)
-    ]
-    for request in requests[rank::world]:
-        yield dataset[request]
+    ][rank::world]
+    shown = bool(shown_as) and rank == 0
+    with Bar(total=len(requests), unit="batch", shown=shown, desc=shown_as, leave=False, delay=_SHORT_S) as bar:
+        for request in requests:
+            yield dataset[request]
+            bar.update()

@@ -25,11 +25,11 @@ def end_at_once(*, speaks: bool) -> None:
         Whether this process says so.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: end(speaks=speaks))
+        signal.signal(signal.SIGTERM, lambda *_: _end(speaks=speaks))
 
 
-def end(*, speaks: bool) -> None:
-    """Leave with `INTERRUPTED`, by the shortest way: an exception might be caught, an orderly end wait for others."""
+def _end(*, speaks: bool) -> None:
+    """Leave by the shortest way: an exception might be caught, an orderly end wait for others."""
     if speaks:
         os.write(2, b"\nstopped by SIGTERM; nothing is lost: launch again to go on.\n")
     os._exit(INTERRUPTED)
