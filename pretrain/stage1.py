@@ -24,17 +24,18 @@ from codebrain.training.logging import read_metrics
 from codebrain.training.loop import fit
 from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
-from tokenizer.corpus import open_corpus
+from tokenizer.config import TokenizerConfig
+from tokenizer.corpus import open_corpus, preparations
 from tokenizer.figures import CodeAtlas, draw_reconstructions, draw_usage
 from tokenizer.losses import TERMS, LossConfig, stage1_loss
-from tokenizer.model import DualTokenizer, TokenizerConfig
+from tokenizer.model import DualTokenizer
 from tokenizer.quality import BANDS_HZ, QualityTally
 from tokenizer.quantizer import all_reduce
 from tokenizer.usage import CollapseConfig, CollapseWatch, usage
 
 CENTRING_WINDOWS = 64  # training windows whose mean spectrum is the origin of amplitudes
 PICTURED_WINDOWS = 2000  # held-out windows that the pictures are drawn from, at most
-WATCHED = {"codes_in_use_t": "temporal", "codes_in_use_f": "frequency"}
+WATCHED = {"codes_reached_t": "temporal", "codes_reached_f": "frequency"}
 PANELS = [
     Panel("loss", "loss"),
     Panel("waveform_ev", "explained variance, waveform"),
@@ -192,7 +193,8 @@ class Stage1:
                     counts.add_(torch.bincount(codes.flatten(), minlength=len(counts)))
         tally.sums, *hits = self._total(tally.sums, *hits)
         losses = self._mean_over_windows(terms, n_windows)
-        return {f"valid/{name}": float(value) for name, value in {**losses, **_usage(hits), **tally.figures()}.items()}
+        quality = {name: float(value) for name, value in tally.figures().items()}
+        return {f"valid/{name}": value for name, value in {**losses, **_usage(hits), **quality}.items()}
 
     def record(self, steps: int, held_out: dict[str, float]) -> dict[str, Any]:
         """What the model card says of this run."""
@@ -202,6 +204,7 @@ class Stage1:
             "subjects": len(self.train.subject_names),
             "held_out_subjects": len(self.valid.subject_names),
             "held_out": {name.removeprefix("valid/"): value for name, value in held_out.items()},
+            "stores": preparations(self.train.stores),
         }
 
     def draw(self, model: DualTokenizer) -> None:

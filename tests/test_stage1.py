@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from codebrain.data.format import Store
+from codebrain.data.format import Store, StoreInfo
 from pretrain import stage1
 from tests.conftest import MONTAGE, write_toy_store
 from tests.processes import ROOT, run
 from tokenizer import DualTokenizer
+from tokenizer.corpus import preparations
 
 SCRIPT = ROOT / "pretrain" / "stage1.py"
 STEPS = 20
@@ -87,12 +88,23 @@ def test_the_run_folder_is_complete(whole: Path) -> None:
     assert tokenizer.record["steps"] == STEPS
     held_out = tokenizer.record["held_out"]
     assert {"waveform_ev", "amplitude_ev", "phase_cosine", "codes_in_use_t", "perplexity_f"} <= held_out.keys()
-    assert f"Trained for {STEPS} steps" in (whole / "export" / "README.md").read_text()
+    assert tokenizer.record["stores"] == [{"windows": 60, "window_seconds": 4.0, "preparation": {}}]
+    card = (whole / "export" / "README.md").read_text()
+    assert f"Trained for {STEPS} steps" in card
+    assert "- 60 windows of 4 s" in card
 
 
 def test_health_is_logged_on_both_sides(whole: Path) -> None:
     training = {name for line in metrics(whole) for name in line}
-    for name in ("codes_in_use_t", "perplexity_f", "top10_share_t", "waveform_ev", "amplitude_ev", "phase_cosine"):
+    for name in (
+        "codes_in_use_t",
+        "codes_reached_t",
+        "perplexity_f",
+        "top10_share_t",
+        "waveform_ev",
+        "amplitude_ev",
+        "phase_cosine",
+    ):
         assert {f"train/{name}", f"valid/{name}"} <= training
     assert {"train/revived_t", "train/revived_f", "valid/waveform_ev_alpha", "train/waveform_ev_gamma"} <= training
     for term in ("waveform", "amplitude", "phase", "commitment_t", "commitment_f", "contrastive"):
@@ -161,7 +173,7 @@ def test_a_codebook_that_could_never_start_is_refused(
 def test_a_run_taken_up_remembers_that_its_codebook_was_in_danger(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines = [{"step": step, "train/codes_in_use_t": 0.01, "train/codes_in_use_f": 0.9} for step in (4, 8)]
+    lines = [{"step": step, "train/codes_reached_t": 0.01, "train/codes_reached_f": 0.9} for step in (4, 8)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     task = stage1.Stage1.__new__(stage1.Stage1)
     task.config = stage1.Stage1Config(data=[], run_dir=str(tmp_path))
@@ -170,7 +182,7 @@ def test_a_run_taken_up_remembers_that_its_codebook_was_in_danger(
     assert not caplog.messages
     watch.look({"temporal": 0.02, "frequency": 0.9})
     assert len(caplog.messages) == 1
-    assert "temporal codebook has collapsed: 2.0% of its codes in use over the last 3 log lines" in caplog.text
+    assert "temporal codebook has collapsed: of the codes within its reach 2.0% are in use" in caplog.text
 
 
 @pytest.mark.slow
@@ -184,3 +196,12 @@ def test_batch_norm_on_two_processes_is_taken_up_with_the_same_bits(store: Store
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     assert any(name.endswith("running_var") for name in before)
     assert metrics(again) == metrics(first)
+
+
+def test_stores_that_were_prepared_alike_are_told_together() -> None:
+    def store(n_windows: int, l_freq: float) -> SimpleNamespace:
+        info = StoreInfo(sfreq=200.0, window_seconds=10.0, preparation={"clean": {"l_freq": l_freq}})
+        return SimpleNamespace(info=info, n_windows=n_windows)
+
+    told = preparations([store(3, 0.5), store(4, 1.0), store(2, 0.5)])  # type: ignore[list-item]
+    assert [(way["windows"], way["preparation"]["clean"]["l_freq"]) for way in told] == [(5, 0.5), (4, 1.0)]
