@@ -214,12 +214,13 @@ def probe(recording: Readable, picks: Sequence[int], *, find_line: bool = False)
     """Look at a few stretches of a recording, evenly spread; for line noise only if asked to."""
     length = min(recording.n_times, round(_PROBE_SECONDS * recording.sfreq))
     starts = np.unique(np.linspace(0, recording.n_times - length, _N_PROBES).astype(int))
-    x = np.stack([recording.read(picks, int(start), int(start) + length) for start in starts], axis=1)
-    x = np.where(np.isfinite(x), x, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any number has a nan for its median
-        offset = np.nan_to_num(np.nanmedian(x[..., ::_EVERY], axis=(1, 2)))
-    x = (x - offset[:, None, None]).astype(np.float32)
+    pieces = [recording.read(picks, int(start), int(start) + length) for start in starts]
+    offset = _median(np.concatenate([piece[:, ::_EVERY] for piece in pieces], axis=1))
+    x = np.empty((len(picks), len(pieces), length), np.float32)
+    for number, piece in enumerate(pieces):
+        np.subtract(piece, offset[:, None], out=x[:, number], casting="same_kind")
+    if not np.isfinite(x).all():
+        x[~np.isfinite(x)] = np.nan
     second = math.floor(recording.sfreq)
     per_second = x[..., : length // second * second].reshape(*x.shape[:2], -1, second).std(axis=-1)
     moving = per_second[per_second > 0]
@@ -228,6 +229,13 @@ def probe(recording: Readable, picks: Sequence[int], *, find_line: bool = False)
         offset_uv=offset,
         line_hz=_line_frequency(np.nan_to_num(x), recording.sfreq) if find_line else None,
     )
+
+
+def _median(x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """(C,) median of the finite samples of each channel; 0 for a channel without any."""
+    if np.isfinite(x).all():
+        return np.median(x, axis=1)
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in x])
 
 
 def check_amplitude(amplitude_uv: float, limits: GuardConfig, unit: Unit) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import firwin, resample_poly
 
-from data_prep.clean import CleanConfig, design_kernel
+from data_prep.clean import CleanConfig, design_filter
 
 
 def clean(x: npt.NDArray[np.float64], sfreq: float, config: CleanConfig) -> npt.NDArray[np.float64]:
@@ -27,5 +27,5 @@ def _resample(x: npt.NDArray[np.float64], sfreq: float, new: float) -> npt.NDArr
 
 
 def _filter(x: npt.NDArray[np.float64], config: CleanConfig, rate: float) -> npt.NDArray[np.float64]:
-    kernel = design_kernel(config, rate, None)
-    return x if kernel is None else np.stack([np.convolve(row, kernel, mode="same") for row in x])
+    fir = design_filter(config, rate, None)
+    return x if fir is None else np.stack([np.convolve(row, fir.kernel, mode="same") for row in x])
