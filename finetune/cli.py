@@ -25,7 +25,7 @@ from codebrain.config import command, parse
 from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
-from finetune import answers, baselines, classifier, figures, markdown, recipes, report, sequences, splits
+from finetune import answers, baselines, classifier, figures, manifest, markdown, recipes, report, sequences, splits
 from finetune.classifier import backbone_features, fresh_backbone, load_backbone
 from finetune.config import FOLD, FROM_SCRATCH, Baseline, FinetuneConfig
 from finetune.data import Data, open_data
@@ -69,7 +69,7 @@ def run_command(argv: list[str] | None = None) -> int:
     if run.summary is not None:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
-    run.on_main(lambda: _confirm(run, made, data))
+    run.on_main(lambda: _confirm(run, config, made, data))
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
     run.say(run.on_main(lambda: _conclude(run, config, data, made, results, note)))
@@ -92,7 +92,7 @@ def _planned(config: FinetuneConfig, data: Data) -> Splits:
     """The splits that the configuration asks for."""
     if config.splits is None:
         return splits.make(data.windows, config.split)
-    return splits.from_manifest(splits.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
+    return manifest.from_manifest(manifest.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
 
 
 def _backbones(config: FinetuneConfig, n_folds: int) -> list[EEGSSM]:
@@ -102,19 +102,22 @@ def _backbones(config: FinetuneConfig, n_folds: int) -> list[EEGSSM]:
     return [load_backbone(config.ckpt.replace(FOLD, str(number)), config.backbone) for number in range(n_folds)]
 
 
-def _confirm(run: Run, made: Splits, data: Data) -> None:
+def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None:
     """Check the splits for leakage and write their manifest; once something was trained, they must stay the same."""
     path = run.path / "splits.json"
     if path.exists():
-        if splits.same(splits.read_manifest(path), made, data.store.fingerprint()):
+        if manifest.same(manifest.read_manifest(path), made, data.store.fingerprint()):
             return
         if run.has_checkpoint:
             raise ValueError(
                 f"{data.store.path} or the splits have changed since {run.path} was started. Give another --run_dir."
             )
-    hashes = splits.content_hashes(data.store)
-    splits.check_duplicates(made, hashes, data.dataset.describe)
-    splits.write_manifest(path, splits.to_manifest(made, data.windows, hashes, data.store.fingerprint()))
+    hashes = manifest.content_hashes(data.store)
+    manifest.check_duplicates(made, hashes, data.dataset.describe)
+    found = manifest.to_manifest(made, data.windows, hashes, data.store.fingerprint())
+    if config.splits is not None:
+        manifest.check_hashes(manifest.read_manifest(Path(config.splits)), found)
+    manifest.write_manifest(path, found)
 
 
 def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits, note: str) -> None:

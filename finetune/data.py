@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from codebrain.data.format import Store
 from codebrain.data.integrity import require_whole
@@ -32,6 +33,10 @@ def open_data(path: str) -> Data:
         There is no such store, it is cut short, has no labels or no windows, or its windows differ in channels or
         length.
     """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"--data {path}: no such store. `codebrain-prep task NAME PATH --output {path}` makes one."
+        )
     store = Store.open(path)
     task = Task.of(store)
     require_whole(store)

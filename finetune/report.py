@@ -79,7 +79,7 @@ def build(
             | {"trials": [{"fold": r.fold, "seed": r.seed} | r.facts for r in arms.results[name]]}
             for name in arms.results
         },
-        "cautions": _cautions(arms, splits),
+        "cautions": _cautions(arms, splits, windows),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "sklearn": sklearn.__version__},
     }
 
@@ -170,7 +170,7 @@ def _splits(splits: Splits, windows: Windows) -> dict[str, Any]:
     }
 
 
-def _cautions(arms: Arms, splits: Splits) -> list[str]:
+def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
     """What a reader must know before quoting a figure."""
     side = arms.side
     cautions = []
@@ -185,7 +185,7 @@ def _cautions(arms: Arms, splits: Splits) -> list[str]:
             "over the other classes."
         )
     if splits.within_subject:
-        cautions.append("Windows of the same subjects train and test: the figures do not speak about new subjects.")
+        cautions.append(_who_is_known(splits, windows, side))
     n_subjects = len(np.unique(next(iter(arms.by_seed(MAIN, side).values())).subject))
     if n_subjects < 10:
         cautions.append(f"Only {n_subjects} subjects are behind the figures; an interval over so few is a rough one.")
@@ -198,6 +198,19 @@ def _cautions(arms: Arms, splits: Splits) -> list[str]:
         )
     cautions += [verdict for name in arms.results if name != MAIN if (verdict := _verdict(arms, name, side))]
     return cautions
+
+
+def _who_is_known(splits: Splits, windows: Windows, side: str) -> str:
+    """What it means that a split divides subjects: that the judged ones are known, or only those selected on."""
+    for fold in splits.folds:
+        judged = windows.subject[getattr(fold, side)]
+        if np.isin(judged, windows.subject[fold.train]).any():
+            where = "test" if side == "test" else "validate"
+            return f"Windows of the same subjects train and {where}: the figures do not speak about new subjects."
+    return (
+        "Some subjects are on two sides: weights were selected with people that the model knows, or that test. Whoever "
+        "tests does not train."
+    )
 
 
 def _absent(arms: Arms) -> list[str]:

@@ -1,4 +1,4 @@
-"""Splits: which windows train, select and test a model; their manifest; and the check for leakage.
+"""Splits: which windows train, select and test a model.
 
 A subject is on one side only, unless the protocol itself splits within subjects and `within_subject` says so. All
 that is random here is a function of the seed and the subjects' names.
@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from codebrain.data.format import SPLITS, Store, write_text
+from codebrain.data.format import SPLITS
 
 SplitKind = Literal["auto", "predefined", "ratio", "kfold", "leave_one_subject_out"]
 Ids = npt.NDArray[np.int64]
-
-MANIFEST_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +113,11 @@ def check(splits: Splits, windows: Windows) -> Splits:
             _check_subjects(fold, windows.subject, where)
         if windows.class_names:
             _check_classes(fold, windows, where)
+        elif not np.ptp(windows.label[fold.valid]) > 0:
+            raise ValueError(
+                f"the validation values{where} are all {windows.label[fold.valid][0]:g}, so nothing can be selected on "
+                "them. Change --split.seed or --split.valid_fraction."
+            )
     return splits
 
 
@@ -134,7 +134,9 @@ def _by_subject(windows: Windows, kind: str, config: SplitConfig) -> Iterator[Fo
     """Folds whose sides are groups of subjects."""
     names = subject_order(windows.subject, windows.label, config.seed)
     for test in _test_groups(names, kind, config):
-        rest = [name for name in names if name not in test]
+        # Those that come next validate: others in every fold, so that no few select for all.
+        after = 1 + max(names.index(name) for name in test)
+        rest = [name for name in names[after:] + names[:after] if name not in test]
         n_valid = max(1, round(config.valid_fraction * len(rest)))
         if n_valid >= len(rest):
             raise ValueError(
@@ -216,156 +218,3 @@ def _check_classes(fold: Fold, windows: Windows, where: str) -> None:
                 f"the validation split{where} holds one class only, so nothing can be selected on it. Change "
                 "--split.seed or --split.valid_fraction."
             )
-
-
-# --- leakage by content ------------------------------------------------------------------------------------------
-
-
-def content_hashes(store: Store) -> npt.NDArray[np.bytes_]:
-    """(n,) hash of what each window holds, whatever its file, label and scale."""
-    hashes = []
-    for shard in store.shards:
-        with h5py.File(store.path / shard.file, "r") as h5:
-            windows = h5["windows"]
-            hashes += [hashlib.blake2b(windows[row].tobytes(), digest_size=16).digest() for row in range(shard.n)]
-    return np.array(hashes, dtype="S16")
-
-
-def check_duplicates(splits: Splits, hashes: npt.NDArray[np.bytes_], describe: Any) -> None:
-    """Raise ValueError if two sides of a fold hold the same window.
-
-    Parameters
-    ----------
-    splits : Splits
-    hashes : (n,) bytes
-        From `content_hashes`.
-    describe : callable
-        Says where a window comes from, for the message.
-    """
-    for fold in splits.folds:
-        sides = list(fold.sides())
-        for place, (side, ids) in enumerate(sides):
-            for other, other_ids in sides[place + 1 :]:
-                both = np.intersect1d(hashes[ids], hashes[other_ids])
-                if not len(both):
-                    continue
-                first, second = (rows[hashes[rows] == both[0]][0] for rows in (ids, other_ids))
-                raise ValueError(
-                    f"{len(both)} windows are on two sides with identical content: {describe(first)} in {side} is "
-                    f"{describe(second)} in {other}. One recording was probably given twice under two subjects' names; "
-                    "leave one out and prepare the store again."
-                )
-
-
-# --- the manifest ------------------------------------------------------------------------------------------------
-
-
-def to_manifest(splits: Splits, windows: Windows, hashes: npt.NDArray[np.bytes_], fingerprint: str) -> dict[str, Any]:
-    """Everything that another run needs to use the same splits and to know that they are the same."""
-
-    def side(ids: Ids) -> dict[str, Any]:
-        return {
-            "n_windows": len(ids),
-            "subjects": np.unique(windows.subject[ids]).tolist(),
-            "windows": _ranges(ids),
-            "sha256": hashlib.sha256(b"".join(sorted(hashes[ids].tolist()))).hexdigest(),
-        }
-
-    return {
-        "version": MANIFEST_VERSION,
-        "kind": splits.kind,
-        "seed": splits.seed,
-        "within_subject": splits.within_subject,
-        "store": fingerprint,
-        "folds": [{name: side(getattr(fold, name)) for name in SPLITS} for fold in splits.folds],
-    }
-
-
-def same(manifest: dict[str, Any], splits: Splits, fingerprint: str) -> bool:
-    """Whether a manifest is of the same store and puts every window on the same side."""
-    here = [{name: _ranges(getattr(fold, name)) for name in SPLITS} for fold in splits.folds]
-    there = [{name: entry[name]["windows"] for name in SPLITS} for entry in manifest["folds"]]
-    return manifest["store"] == fingerprint and here == there
-
-
-def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    """Write splits.json."""
-    write_text(path, json.dumps(manifest, indent=1) + "\n")
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a splits.json.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        No such file, or it is no manifest of this version.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"--splits {path}: no such file; a run writes its own to RUN/splits.json")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["version"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no manifest of splits ({error}); a run writes one to RUN/splits.json") from error
-    if version != MANIFEST_VERSION:
-        raise ValueError(f"{path} is a manifest of version {version}, this program reads {MANIFEST_VERSION}")
-    return manifest
-
-
-def from_manifest(manifest: dict[str, Any], windows: Windows, fingerprint: str) -> Splits:
-    """The splits of a manifest, applied to a store.
-
-    To the store that it was written for window by window; to another preparation of the same recordings by subject.
-
-    Raises
-    ------
-    ValueError
-        A split within subjects meant for another store, or subjects that the manifest does not place or places
-        but the store has not.
-    """
-    folds = []
-    for entry in manifest["folds"]:
-        sides = [entry[name] for name in SPLITS]
-        if manifest["store"] == fingerprint:
-            folds.append(Fold(*(_from_ranges(side["windows"]) for side in sides)))
-            continue
-        if manifest["within_subject"]:
-            raise ValueError(
-                "the splits divide the windows of a subject, and they were made for another store: they fit only the "
-                "store they were made for."
-            )
-        _check_same_subjects([name for side in sides for name in side["subjects"]], windows.subject)
-        folds.append(Fold(*(np.flatnonzero(np.isin(windows.subject, side["subjects"])) for side in sides)))
-    return check(
-        Splits(
-            kind=manifest["kind"],
-            folds=tuple(folds),
-            within_subject=manifest["within_subject"],
-            seed=manifest["seed"],
-        ),
-        windows,
-    )
-
-
-def _check_same_subjects(placed: Sequence[str], subject: npt.NDArray[np.str_]) -> None:
-    here = set(np.unique(subject).tolist())
-    missing, extra = sorted(set(placed) - here), sorted(here - set(placed))
-    if missing or extra:
-        raise ValueError(
-            f"the splits were made for other subjects: {len(missing)} of theirs are not in the store "
-            f"({', '.join(missing[:5]) or 'none'}), {len(extra)} of the store's are not in the splits "
-            f"({', '.join(extra[:5]) or 'none'})."
-        )
-
-
-def _ranges(ids: Ids) -> list[list[int]]:
-    """Ascending numbers as half-open ranges."""
-    if not len(ids):
-        return []
-    edges = np.flatnonzero(np.diff(ids) != 1) + 1
-    return [[int(part[0]), int(part[-1]) + 1] for part in np.split(ids, edges)]
-
-
-def _from_ranges(ranges: list[list[int]]) -> Ids:
-    return np.concatenate([np.arange(0), *(np.arange(start, stop) for start, stop in ranges)])

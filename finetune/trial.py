@@ -188,7 +188,7 @@ class Trial:
             label = torch.from_numpy(labels[found.window])
             loss = task.loss(found.logits, label, weights=weights, smoothing=training.label_smoothing)
             scores = metrics.score(task.kind, found.predictions(task, self.data.windows))
-            selection = scores[task.selection] - _TIE * min(loss.item(), 1.0)
+            selection = scores[task.selection] - _TIE * loss.item() / (1 + loss.item())
             figures = {f"valid/{name}": value for name, value in scores.items()}
             return {"valid/loss": loss.item(), **figures, _SELECTION: selection}
 

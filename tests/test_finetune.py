@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune.figures
-import finetune.task
 import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
@@ -24,7 +23,6 @@ from finetune.metrics import Predictions, score
 from finetune.predict import moments
 from finetune.trial import micro_batches
 from tests.processes import ROOT
-from tests.processes import run as run_program
 from tests.reference_finetune import TINY, write_task_store
 
 PUBLISHED = [0, 0, 0, 0, 1, 1, 2, 2]
@@ -49,14 +47,6 @@ def launch(store, run_dir, *flags, ckpt="none"):
     """Run the command in this process; what it returns is the report."""
     assert cli.run_command([f"--ckpt={ckpt}", f"--data={store.path}", f"--run_dir={run_dir}", *TINY, *flags]) == 0
     return json.loads((run_dir / "report.json").read_text())
-
-
-def without_times(report):
-    """The report without what no two runs share."""
-    for arm in report["arms"].values():
-        for trial in arm["trials"]:
-            del trial["seconds"]
-    return {name: value for name, value in report.items() if name != "config"}
 
 
 @pytest.fixture(scope="module")
@@ -252,45 +242,7 @@ def test_the_splits_of_another_run_can_be_used(finished, store, tmp_path):
     assert (tmp_path / "r/splits.json").read_bytes() == (folder / "splits.json").read_bytes()
 
 
-# --- taken up again, and on two processes ----------------------------------------------------------------------------
-
-
-def test_a_run_that_was_killed_ends_with_the_same_report(store, tmp_path, monkeypatch):
-    flags = ("--seeds", "0", "1", "--head", "linear", "--training.epochs", "4")
-    whole = launch(store, tmp_path / "whole", *flags)
-    calls = iter(range(100))
-    real = finetune.task.Task.loss
-
-    def dies(*args, **kwargs):
-        if next(calls) == 16:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune.task.Task, "loss", dies)
-        with pytest.raises(KeyboardInterrupt):
-            launch(store, tmp_path / "killed", *flags)
-    assert (tmp_path / "killed/seed-0/summary.json").exists()
-    assert not (tmp_path / "killed/report.json").exists()
-    assert without_times(launch(store, tmp_path / "killed", *flags)) == without_times(whole)
-
-
-def test_two_processes_give_the_report_of_one(store, tmp_path):
-    flags = (
-        "--mode", "probe_then_full", "--head", "linear", "--training.dropout", "0.2", "--training.micro_batch", "8",
-        "--backbone.drop_prob", "0.1", "--backbone.spectral_dropout", "0.1",
-    )  # fmt: skip
-    one = launch(store, tmp_path / "1", *flags)
-    line = ("--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / '2'}", *TINY, *flags)
-    done = run_program("-m", "finetune.cli", *line, processes=2)
-    assert done.returncode == 0, done.stderr
-    two = json.loads((tmp_path / "2/report.json").read_text())
-    assert (one["processes"], two["processes"]) == (1, 2)
-    for side in ("valid", "test"):
-        a, b = (Predictions.load(tmp_path / f"{n}/seed-0/predictions/{side}.npz") for n in (1, 2))
-        np.testing.assert_array_equal(a.window, b.window)
-        np.testing.assert_allclose(a.score, b.score, atol=2e-5)
-    assert one["arms"]["codebrain"]["test"]["metrics"] == two["arms"]["codebrain"]["test"]["metrics"]
+# --- parts of a batch ------------------------------------------------------------------------------------------------
 
 
 def test_one_process_computes_the_same_parts_of_a_batch_as_several():
@@ -341,6 +293,9 @@ def test_stores_that_cannot_be_learnt_from_are_refused(tmp_path):
     assert not (tmp_path / "b/splits.json").exists()
     slow = write_task_store(tmp_path / "slow", sfreq=100)
     refused("sampled at 100 Hz, the model needs 200 Hz", slow, tmp_path / "c")
+    nowhere = SimpleNamespace(path=tmp_path / "nowhere")
+    refused("no such store. `codebrain-prep task NAME", nowhere, tmp_path / "d", error=FileNotFoundError)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_class_without_a_training_example_ends_the_command_with_2(tmp_path, monkeypatch, capsys):

@@ -99,7 +99,8 @@ def test_a_model_that_loses_to_a_baseline_says_so():
 
 def test_what_a_reader_must_know_is_said():
     assert "THERE IS NO TEST SET" in cautions(test=False)
-    assert "do not speak about new subjects" in cautions(within=True)
+    assert "same subjects train and test: the figures do not speak" in cautions(within=True, n_folds=3)
+    assert "Whoever tests does not train" in cautions(within=True)
     assert "One seed only" in cautions(seeds=(0,))
     assert "Only 6 subjects" in cautions()
     assert "Only" not in cautions(n_folds=3)

@@ -1,13 +1,10 @@
 """Splits: who is where, what is refused, and the manifest that another run reads."""
 
-import json
-
 import numpy as np
 import pytest
 
 from finetune import splits
-from finetune.splits import Fold, SplitConfig, Splits, Windows
-from tests.reference_finetune import write_task_store
+from finetune.splits import Fold, SplitConfig, Windows
 
 
 def make_windows(n_subjects=10, per_subject=6, *, one_class_each=False, published=None) -> Windows:
@@ -37,6 +34,16 @@ def test_over_all_folds_every_window_is_tested_once(kind, n_folds):
     made = splits.make(make_windows(), SplitConfig(kind=kind))
     assert len(made.folds) == n_folds
     np.testing.assert_array_equal(np.sort(np.concatenate([fold.test for fold in made.folds])), np.arange(60))
+
+
+@pytest.mark.parametrize("kind", ["kfold", "leave_one_subject_out"])
+def test_other_subjects_validate_in_every_fold(kind):
+    windows = make_windows(20, per_subject=2)
+    made = splits.make(windows, SplitConfig(kind=kind, valid_fraction=0.2))
+    chosen = [frozenset(sides(fold, windows)[1]) for fold in made.folds]
+    assert len(set(chosen)) == len(made.folds)
+    times = [sum(name in names for names in chosen) for name in np.unique(windows.subject)]
+    assert max(times) - min(times) <= 1, "everybody as often"
 
 
 def test_ratio_takes_the_shares_it_is_told():
@@ -103,6 +110,17 @@ def test_validation_of_one_class_is_refused():
     refused("validation split holds one class only", windows)
 
 
+def test_validation_of_one_value_is_refused_for_a_regression():
+    windows = make_windows()
+    ages = Windows(subject=windows.subject, label=np.repeat(np.arange(10.0), 6))
+    refused(
+        "validation values in fold 0 are all .*nothing can be selected",
+        ages,
+        kind="leave_one_subject_out",
+        valid_fraction=0.1,
+    )
+
+
 @pytest.mark.parametrize(
     ("message", "n_subjects", "config"),
     [
@@ -114,68 +132,3 @@ def test_validation_of_one_class_is_refused():
 )
 def test_impossible_splits_are_refused(message, n_subjects, config):
     refused(message, make_windows(n_subjects), **config)
-
-
-# --- content and manifest --------------------------------------------------------------------------------------------
-
-
-def test_the_same_window_on_two_sides_is_refused_by_name(tmp_path):
-    store = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4, twin=(0, 5))
-    hashes = splits.content_hashes(store)
-    assert hashes[0] == hashes[20]
-    assert len(np.unique(hashes)) == 23
-    fold = Fold(train=np.arange(16), valid=np.arange(16, 20), test=np.arange(20, 24))
-    made = Splits(kind="ratio", folds=(fold,), within_subject=False, seed=0)
-    with pytest.raises(ValueError, match=r"1 windows are on two sides.*window 0 in train is window 20 in test"):
-        splits.check_duplicates(made, hashes, lambda window: f"window {window}")
-
-
-def test_the_same_window_twice_on_one_side_is_no_leak(tmp_path):
-    hashes = splits.content_hashes(write_task_store(tmp_path / "s", n_subjects=6, per_subject=4, twin=(0, 1)))
-    fold = Fold(train=np.arange(16), valid=np.arange(16, 20), test=np.arange(20, 24))
-    splits.check_duplicates(Splits(kind="ratio", folds=(fold,), within_subject=False, seed=0), hashes, str)
-
-
-def test_a_manifest_brings_back_the_same_splits(tmp_path):
-    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
-    made = splits.make(windows, SplitConfig(kind="kfold", n_folds=3))
-    manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
-    splits.write_manifest(tmp_path / "splits.json", manifest)
-    again = splits.from_manifest(splits.read_manifest(tmp_path / "splits.json"), windows, store.fingerprint())
-    assert again.kind == "kfold"
-    for fold, other in zip(made.folds, again.folds, strict=True):
-        for name in ("train", "valid", "test"):
-            np.testing.assert_array_equal(getattr(fold, name), getattr(other, name))
-
-
-def test_a_manifest_fits_another_preparation_by_subject(tmp_path):
-    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
-    made = splits.make(windows, SplitConfig(kind="ratio"))
-    manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
-    longer = make_windows(6, 9)
-    (fold,) = splits.from_manifest(manifest, longer, "another").folds
-    assert sides(fold, longer) == sides(made.folds[0], windows)
-    with pytest.raises(ValueError, match=r"1 of the store's are not in the splits \(S06\)"):
-        splits.from_manifest(manifest, make_windows(7, 4), "another")
-    with pytest.raises(ValueError, match="fit only the store"):
-        splits.from_manifest(manifest | {"within_subject": True}, longer, "another")
-
-
-def test_a_manifest_that_puts_a_subject_on_two_sides_is_refused(tmp_path):
-    store, windows = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4), make_windows(6, 4)
-    made = splits.make(windows, SplitConfig(kind="ratio"))
-    manifest = splits.to_manifest(made, windows, splits.content_hashes(store), store.fingerprint())
-    manifest["folds"][0]["test"] = manifest["folds"][0]["train"]
-    with pytest.raises(ValueError, match="is on two sides: train and test"):
-        splits.from_manifest(manifest, windows, store.fingerprint())
-
-
-def test_files_that_are_no_manifest_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no such file; a run writes its own to RUN/splits\.json"):
-        splits.read_manifest(tmp_path / "none.json")
-    (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(ValueError, match="no manifest"):
-        splits.read_manifest(tmp_path / "x.json")
-    (tmp_path / "y.json").write_text(json.dumps({"version": 9}))
-    with pytest.raises(ValueError, match="version 9, this program reads 1"):
-        splits.read_manifest(tmp_path / "y.json")
