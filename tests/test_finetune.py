@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune.figures
+import finetune.predict
 import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
@@ -153,6 +154,37 @@ def test_a_probe_leaves_the_backbone_alone_and_full_fine_tuning_does_not(finishe
         json.loads((tmp_path / "probe/seed-0/summary.json").read_text()),
     )
     assert trial[1]["n_trained"] == 3 * 2 * 8 + 1
+
+
+def test_a_frozen_backbone_computes_each_window_once_for_all_folds_and_seeds(finished, store, tmp_path, monkeypatch):
+    computed, real = [], finetune.predict.backbone_features
+
+    def counted(backbone, x_uv):
+        computed.append(len(x_uv))
+        return real(backbone, x_uv)
+
+    monkeypatch.setattr(finetune.predict, "backbone_features", counted)
+    flags = (
+        "--mode",
+        "probe",
+        "--head",
+        "attention",
+        "--split.kind",
+        "kfold",
+        "--split.n_folds",
+        "2",
+        "--seeds",
+        "0",
+        "1",
+    )
+    launch(store, tmp_path / "kept", *flags, ckpt=finished[0])
+    assert sum(computed) == 64
+    monkeypatch.setattr(finetune.predict, "CACHE_BYTES", 0)
+    launch(store, tmp_path / "anew", *flags, ckpt=finished[0])
+    assert sum(computed) > 64 + 4 * 64
+    for path in (tmp_path / "kept").rglob("predictions/*.npz"):
+        one, other = Predictions.load(path), Predictions.load(tmp_path / "anew" / path.relative_to(tmp_path / "kept"))
+        np.testing.assert_allclose(one.score, other.score, atol=1e-5)
 
 
 def test_probe_then_full_starts_from_the_probe(store, tmp_path, monkeypatch):

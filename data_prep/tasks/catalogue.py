@@ -51,9 +51,9 @@ def _section(about: About) -> Iterator[str]:
     if not about.traps:
         yield "No trap is known: both protocols give the same windows."
         return
-    yield "| `--protocol published` | `--protocol corrected` |"
-    yield "|---|---|"
-    yield from (f"| {trap.published} | {trap.corrected} |" for trap in about.traps)
+    yield "| trap | `--protocol published` | `--protocol corrected` |"
+    yield "|---|---|---|"
+    yield from (f"| `{trap.name}` | {trap.published} | {trap.corrected} |" for trap in about.traps)
 
 
 def _preparation(about: About) -> str:

@@ -40,6 +40,8 @@ class Tuab(DataSet):
                 corrected="whoever would be on both sides trains",
             ),
         ),
+        note="The published script finds a subject's files by searching its name anywhere in a path; names have eight "
+        "letters here, so that this is the same.",
     )
 
     def sources(self, path: str) -> list[Source]:
