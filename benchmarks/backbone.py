@@ -30,6 +30,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
+from measure import forget_peak, memory_gb
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -227,8 +228,8 @@ def peak_memory(name: str, size: str, window: int, task: str, options: argparse.
 
 def cpu_memory(sender: Any, name: str, size: str, window: int, task: str, options: argparse.Namespace) -> None:
     model, x = build(name, size, window, options).train(task == "training"), windows(size, options)
-    before = status_gb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of building the model
+    before = memory_gb("VmRSS")
+    forget_peak()  # which was that of building the model
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + int(options.memory_limit * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -237,13 +238,7 @@ def cpu_memory(sender: Any, name: str, size: str, window: int, task: str, option
     except (RuntimeError, MemoryError):
         sender.send(None)
         return
-    sender.send(status_gb("VmHWM") - before)
-
-
-def status_gb(field: str) -> float:
-    """Return a figure of this process: resident memory (VmRSS) or its peak (VmHWM)."""
-    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024 / 1e9
+    sender.send(memory_gb("VmHWM") - before)
 
 
 def cuda_memory(name: str, size: str, window: int, task: str, options: argparse.Namespace) -> float | None:

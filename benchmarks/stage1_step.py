@@ -9,16 +9,12 @@ Memory is the growth of the process's peak over what the model and the windows t
 """
 
 import argparse
-import json
-import multiprocessing
 import platform
-import resource
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import measure
 import torch
 from naive_tokenizer import NaiveTokenizer
 from torch import nn
@@ -41,34 +37,29 @@ def main() -> None:
     wanted += [("quantiser step", "vectors", size) for size in options.vectors]
     machine = {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__}
     results: list[dict[str, Any]] = []
-    options.output.mkdir(parents=True, exist_ok=True)
     for what, unit, size in wanted:
         results.append(compare(what, unit, size, options))
         # After each: what was measured is kept if the next one does not fit the memory or the time.
-        report = {"machine": machine, "results": results}
-        (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+        measure.write(options.output, {"machine": machine, "results": results})
     print(table(results))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, "stage1_step")
     parser.add_argument("--batches", nargs="*", type=int, default=(8, 32), help="windows of a stage-1 step")
     parser.add_argument("--vectors", nargs="*", type=int, default=(4560, 18240), help="vectors of a quantiser step")
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side, alternating")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps of each process, after one that is not")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, default=Path("build/stage1_step"), help="folder for results.json")
     return parser.parse_args()
 
 
 def compare(what: str, unit: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
     """Measure both sides, alternating, each in a process of its own."""
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
-    context = multiprocessing.get_context("spawn")
     for _ in range(options.rounds):
         for side, kept in found.items():
-            with context.Pool(1) as pool:
-                kept.append(pool.apply(measure, (what, side, size, options.threads, options.repeats)))
+            kept.append(measure.in_a_process(cost, what, side, size, options.threads, options.repeats))
     sides = {
         side: {
             "seconds": statistics.median(second for each in kept for second in each["seconds"]),
@@ -79,23 +70,16 @@ def compare(what: str, unit: str, size: int, options: argparse.Namespace) -> dic
     return {"what": what, "size": f"{unit} {size}", **sides}
 
 
-def measure(what: str, side: str, size: int, threads: int, repeats: int) -> dict[str, Any]:
+def cost(what: str, side: str, size: int, threads: int, repeats: int) -> dict[str, Any]:
     """Seconds of each timed step, and the growth of the peak of this process's memory in GB."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     step = BUILD[what, side](size)
-    before = peak_gb()
+    measure.forget_peak()
+    before = measure.memory_gb("VmHWM")
     step()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "peak_gb": peak_gb() - before}
-
-
-def peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    seconds = [measure.timed(step)[1] for _ in range(repeats)]
+    return {"seconds": seconds, "peak_gb": measure.memory_gb("VmHWM") - before}
 
 
 def our_step(batch: int) -> Step:

@@ -11,16 +11,14 @@ the whole model, and of the two code heads and their loss alone; each has a proc
 
 import argparse
 import dataclasses
-import json
-import multiprocessing
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import measure
 import numpy as np
 import torch
 
@@ -48,9 +46,9 @@ def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write(root / "store")
-        steps = {cache: measure(root, cache, options) for cache in ("on", "off")}
-    memory = {name: in_a_process(peak_gb, build, options) for name, build in BUILD.items()}
+        make_store(root / "store")
+        steps = {cache: compare(root, cache, options) for cache in ("on", "off")}
+    memory = {name: measure.in_a_process(peak_gb, name, options) for name in BUILD}
     report = {
         "machine": {"processor": platform.machine(), "threads": options.threads, "torch": torch.__version__},
         "batch": options.batch,
@@ -58,22 +56,20 @@ def main() -> None:
         "memory_batch": options.memory_batch,
         "peak_gb": memory,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    measure.write(options.output, report)
     print(table(report))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, "stage2_step")
     parser.add_argument("--batch", type=int, default=4, help="windows of a step")
     parser.add_argument("--memory_batch", type=int, default=8, help="windows of the step whose memory is measured")
     parser.add_argument("--steps", type=int, default=8, help="timed steps, after one that is not")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, default=Path("build/stage2_step"), help="folder for results.json")
     return parser.parse_args()
 
 
-def write(path: Path) -> Store:
+def make_store(path: Path) -> Store:
     """Three recordings of ten windows of noise."""
     rng, shards = np.random.default_rng(0), []
     recordings = [Recording(row=row, path=f"{row}.edf", subject=f"s{row}", kept=10) for row in range(3)]
@@ -123,7 +119,7 @@ def loss_of(logits: Sequence[torch.Tensor], codes: torch.Tensor) -> torch.Tensor
 BUILD = {"model": bare_step, "heads": heads_step}
 
 
-def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, float]:
+def compare(root: Path, cache: str, options: argparse.Namespace) -> dict[str, float]:
     """Median seconds of the loop's step, of the bare step between them, and of what the loop adds."""
     torch.set_num_threads(options.threads)
     tokenizer = DualTokenizer(TokenizerConfig(codebook_start="random")).requires_grad_(False).eval()
@@ -141,14 +137,14 @@ def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, fl
     def evaluate(_: torch.nn.Module) -> dict[str, float]:
         done = seconds["work"][-1]
         with torch.enable_grad():
-            seconds["bare"].append(timed(bare)[1])
+            seconds["bare"].append(measure.timed(bare)[1])
         # The bare step's update is no work of the loop's.
         seconds["work"][-1:] = [done, 0.0]
         return {"valid/loss": 0.0}
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            result, spent = timed(function, *arguments, **named)
+            result, spent = measure.timed(function, *arguments, **named)
             seconds["work"][-1] += spent
             return result
 
@@ -169,31 +165,14 @@ def measure(root: Path, cache: str, options: argparse.Namespace) -> dict[str, fl
     }
 
 
-def timed(function: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[Any, float]:
-    began = time.perf_counter()
-    result = function(*arguments, **named)
-    return result, time.perf_counter() - began
-
-
-def in_a_process(function: Callable[..., float], *arguments: Any) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def peak_gb(build_step: Callable[[int], Callable[[], None]], options: argparse.Namespace) -> float:
+def peak_gb(name: str, options: argparse.Namespace) -> float:
     torch.set_num_threads(options.threads)
-    step = build_step(options.memory_batch)
-    # A new process starts with its parent's peak: 5 sets it back to what is in use now.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = high_water_gb()
+    step = BUILD[name](options.memory_batch)
+    measure.forget_peak()
+    before = measure.memory_gb("VmHWM")
     step()
     step()
-    return high_water_gb() - before
-
-
-def high_water_gb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+    return measure.memory_gb("VmHWM") - before
 
 
 def table(report: dict[str, Any]) -> str:

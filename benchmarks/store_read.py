@@ -13,7 +13,6 @@ page cache.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import pickle
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import measure
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -56,19 +56,17 @@ def main() -> None:
         "bytes_per_window": sizes,
         "windows_per_second": results,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    measure.write(options.output, report)
     print(table(sizes, results))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser(__doc__, "store_read")
     parser.add_argument("--windows", type=int, default=3000)
     parser.add_argument("--windows_per_recording", type=int, default=40, help="windows of one shard")
     parser.add_argument("--reads", type=int, default=600, help="windows of a round of cold reads")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each side, alternating")
     parser.add_argument("--scratch", type=Path, default=None, help="folder on the disk to measure")
-    parser.add_argument("--output", type=Path, default=Path("build/store_read"), help="folder for results.json")
     return parser.parse_args()
 
 
@@ -151,7 +149,7 @@ def compare(what: str, root: Path, options: argparse.Namespace) -> dict[str, Any
             (forget if "cold" in what else load)(root / side)
             # No daemon: its DataLoader has processes of its own.
             parent, child = context.Pipe()
-            process = context.Process(target=measure, args=(child, what, side, root / side, options, number))
+            process = context.Process(target=rate, args=(child, what, side, root / side, options, number))
             process.start()
             child.close()
             rates.append(parent.recv())
@@ -159,7 +157,7 @@ def compare(what: str, root: Path, options: argparse.Namespace) -> dict[str, Any
     return {"what": what, **{side: statistics.median(rates) for side, rates in found.items()}, "rounds": found}
 
 
-def measure(answer: Any, what: str, side: str, folder: Path, options: argparse.Namespace, seed: int) -> None:
+def rate(answer: Any, what: str, side: str, folder: Path, options: argparse.Namespace, seed: int) -> None:
     """Send windows a second."""
     torch.set_num_threads(1)
     one_by_one, loader = SIDES[side]
