@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -37,3 +39,12 @@ def run(
         cwd=ROOT,
         check=False,
     )
+
+
+def kill(child: subprocess.Popen) -> None:
+    """End a program and all that it started with SIGKILL; the launcher's processes are in sessions of their own."""
+    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family, timeout=30)
+    child.wait()

@@ -6,7 +6,6 @@ import random
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from codebrain.data.format import Store
 from codebrain.training import checkpoint, launch, processes
 from codebrain.training.launch import LoopConfig
 from tests.conftest import write_toy_store
-from tests.processes import ROOT, environment, launch_line, run
+from tests.processes import ROOT, environment, kill, launch_line, run
 
 TOY = ROOT / "tests" / "toy_training.py"
 
@@ -76,13 +75,10 @@ def wait_for(path: Path, child: subprocess.Popen) -> None:
 def kill_after(store: Store, run_dir: Path, step: int, delay: float, processes: int = 1) -> None:
     """Start a slowed-down run and end all its processes with SIGKILL `delay` seconds after a checkpoint appeared."""
     command = launch_line(TOY, *arguments(store, run_dir, fault="slow"), processes=processes)
-    child = subprocess.Popen(
-        command, env=environment(), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    child = subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(run_dir / "checkpoints" / f"step-{step:08d}", child)
     time.sleep(delay)
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    kill(child)
     child.stderr.close()
     assert not (run_dir / "summary.json").exists()
 
