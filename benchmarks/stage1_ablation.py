@@ -99,23 +99,35 @@ def train(run_dir: Path, changes: dict[str, str], options: argparse.Namespace) -
 def table(ends: dict[str, dict[str, float]]) -> str:
     lines = ["| held-out subjects | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
     for name, figures in ends.items():
-        values = [figures.get(f"valid/{figure}", float("nan")) for figure in FIGURES]
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3g}" for value in values) + " |")
+        cells = [
+            f"{figures.get(f'valid/{figure}', float('nan')):{'.1%' if figure.startswith('codes_in_use') else '.3g'}}"
+            for figure in FIGURES
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def draw(options: argparse.Namespace, names: list[str]) -> None:
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    shown = ("waveform_ev", "amplitude_ev", "perplexity_t", "perplexity_f")
-    figure = Figure(figsize=(14, 4), layout="constrained")
-    for axis, key in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        for name in names:
+    shown = {
+        "waveform_ev": "explained variance, waveform",
+        "amplitude_ev": "explained variance, log-amplitude",
+        "perplexity_t": "temporal perplexity, codes",
+        "perplexity_f": "frequency perplexity, codes",
+    }
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    for axis, (key, title) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+        for color, name in zip(colormaps["tab20"].colors, names, strict=False):
             lines = [line for line in read_metrics(folder(options, name)) if f"valid/{key}" in line]
-            axis.plot([line["step"] for line in lines], [line[f"valid/{key}"] for line in lines], "o-", label=name)
+            look = {"color": "black", "linewidth": 2.5} if name == "all on" else {"color": color}
+            axis.plot(
+                [line["step"] for line in lines], [line[f"valid/{key}"] for line in lines], ".-", label=name, **look
+            )
         if key.endswith("_ev"):
-            axis.set_ylim(bottom=-0.2)  # an untrained decoder is anywhere below
-        axis.set_title(f"{key.replace('_', ' ')}, held-out subjects", fontsize=9)
+            axis.set_ylim(-0.3, 0.5)  # an untrained decoder is anywhere below
+        axis.set_title(f"{title}, held-out subjects", fontsize=9)
         axis.set_xlabel("step (optimizer updates)")
     figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=7)
     figure.savefig(options.output / "curves.png", dpi=130)
