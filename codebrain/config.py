@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import json
 import os
 import re
@@ -47,8 +48,14 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get(_TRACEBACK):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_remedy(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else USER_MISTAKE)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a disk that is full, wherever a program met it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return ". Make room and launch the same command again: what was finished is kept." if full else ""
 
 
 def parse(

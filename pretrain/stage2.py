@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from codebrain import masking, prediction
 from codebrain.backbone import BackboneConfig
+from codebrain.channels import canonical_name
 from codebrain.config import command, parse
 from codebrain.data.windows import Batch, SplitConfig, WindowDataset
 from codebrain.model import MaskedTokenModel
@@ -199,14 +200,16 @@ class Stage2:
     def tally(self, model: nn.Module) -> Tally:
         """Every sum over the hidden patches of held-out subjects. Collective; the model is left in evaluation mode."""
         device, sizes = self.run.device, self.tokenizer.config
-        names = dict.fromkeys(name for montage in self.valid.montages for name in montage.ch_names)
+        # One electrode under one name: stores may call it T3 or T7. Bipolar pairs keep theirs.
+        names = {name: canonical_name(name) or name for montage in self.valid.montages for name in montage.ch_names}
+        electrodes = list(dict.fromkeys(names.values()))
         tally = Tally(
             prediction.CodeTally(sizes.n_codes_t, device),
             prediction.CodeTally(sizes.n_codes_f, device),
-            prediction.GroupTally(list(names), device),
+            prediction.GroupTally(electrodes, device),
             prediction.GroupTally(list(BANDS_HZ), device),
         )
-        row = {name: place for place, name in enumerate(names)}
+        row = {name: electrodes.index(electrode) for name, electrode in names.items()}
         model.eval()
         with torch.no_grad(), self.run.accelerator.autocast():
             for batch, mask, (logits_t, logits_f) in self._predictions(model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -139,6 +141,15 @@ def test_a_users_mistake_prints_one_line(capsys: pytest.CaptureFixture[str], err
         command(main)
     assert ended.value.code == code
     assert capsys.readouterr().err == "error: the value 3 is wrong; use 4\n"
+
+
+def test_a_full_disk_has_a_remedy_wherever_it_is_met(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(SystemExit):
+        command(main)
+    assert "No space left on device. Make room and launch the same command again" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,17 @@ def test_validation_masks_belong_to_the_windows(
     assert first["valid/loss"] == pytest.approx(np.log(2) * (first["valid/bits_t"] + first["valid/bits_f"]))
 
 
+def test_an_electrode_counts_once_whatever_it_is_called(run: Run, tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    old, new = (
+        write_toy_store(tmp_path / name, n_subjects=1, ch_names=(name, "Cz", "Fp1-F7")) for name in ("T3", "T7")
+    )
+    task, model = make_task(run, tokenizer, old, MaskConfig()), make_model(tokenizer)
+    task.valid = WindowDataset([old, new])
+    found = task.tally(model).electrodes
+    assert found.names == ("T7", "Cz", "Fp1-F7")
+    assert found.sums[0].sum() == pytest.approx(2 * 12 * 3 * 4 / 2, rel=0.2)
+
+
 def test_cached_codes_are_the_tokenizers(tokenizer: DualTokenizer, store: Store) -> None:
     files = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
     dataset = WindowDataset([store])
