@@ -17,7 +17,8 @@ import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from codebrain.config import command
-from codebrain.data.windows import SplitConfig, WindowDataset, split_subjects
+from codebrain.data.subjects import SplitConfig, split_subjects
+from codebrain.data.windows import WindowDataset
 from codebrain.training.sampling import eval_batches
 from tokenizer import DualTokenizer
 from tokenizer.quality import QualityTally

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from codebrain.config import command, parse
-from codebrain.data.windows import Batch, Ids, SplitConfig, WindowDataset
+from codebrain.data.subjects import SplitConfig
+from codebrain.data.windows import Batch, Ids, WindowDataset
 from codebrain.training import launch
 from codebrain.training.figures import Panel, curves
 from codebrain.training.launch import LoopConfig, Run

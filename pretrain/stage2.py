@@ -18,7 +18,8 @@ from codebrain import masking, prediction
 from codebrain.backbone import BackboneConfig
 from codebrain.channels import canonical_name
 from codebrain.config import command, parse
-from codebrain.data.windows import Batch, SplitConfig, WindowDataset
+from codebrain.data.subjects import SplitConfig
+from codebrain.data.windows import Batch, WindowDataset
 from codebrain.model import MaskedTokenModel
 from codebrain.patches import patchify, to_model_units
 from codebrain.training import figures, launch

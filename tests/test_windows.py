@@ -11,7 +11,8 @@ import torch
 from codebrain.data.codes import CodeFiles
 from codebrain.data.format import Store, dequantise
 from codebrain.data.integrity import require_whole
-from codebrain.data.windows import Request, SplitConfig, WindowDataset, _drawn, split_subjects
+from codebrain.data.subjects import SplitConfig, _drawn, split_subjects
+from codebrain.data.windows import Request, WindowDataset
 from codebrain.training.sampling import StepRequests, eval_batches, train_loader
 from tests.conftest import write_toy_store
 

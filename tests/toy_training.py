@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from codebrain.config import command, parse
-from codebrain.data.windows import SplitConfig, WindowDataset, split_subjects
+from codebrain.data.subjects import SplitConfig, split_subjects
+from codebrain.data.windows import WindowDataset
 from codebrain.training import launch
 from codebrain.training.launch import LoopConfig
 from codebrain.training.loop import fit

@@ -8,7 +8,8 @@ from typing import Any
 
 from codebrain.data.format import Store
 from codebrain.data.integrity import require_whole
-from codebrain.data.windows import SplitConfig, WindowDataset, split_subjects
+from codebrain.data.subjects import SplitConfig, split_subjects
+from codebrain.data.windows import WindowDataset
 from tokenizer.config import TokenizerConfig
 
 

@@ -11,19 +11,14 @@ Shape letters: B batch, C channels, T samples, P patches.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import hashlib
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -31,27 +26,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from codebrain.data.codes import CodeFiles
-from codebrain.data.format import Recording, Shard, Store, check_shard, dequantise
+from codebrain.data.format import Recording, Shard, Store
+from codebrain.data.shards import OpenShard, OpenShards
 
 Ids = npt.NDArray[np.int64]
 
-_OPEN_SHARDS = 256
-"""Files that a process holds open: about as many as a shuffling buffer of the training order reaches into."""
-
 _REMEDY = "Delete that file, if it is there, and run the same codebrain-prep command again: it makes what is missing."
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """Which subjects are held out to validate on."""
-
-    valid_fraction: float = 0.1
-    """Share of the subjects to hold out, at least one. A subject's side follows from a hash of the name, the same in
-    every store and whatever stores are added; the share is met on average."""
-    valid_subjects: list[str] = dataclasses.field(default_factory=list)
-    """Names of the subjects to hold out, instead of a share; wildcards such as `Subject3*` are understood."""
-    seed: int = 0
-    """Which draw of subjects."""
 
 
 @dataclass(frozen=True)
@@ -115,37 +95,6 @@ class Batch:
         return dataclasses.replace(self, **changed)
 
 
-class _OpenShard(NamedTuple):
-    """A shard's file; what is small is read at once, since a read of one number costs as much as that of a window."""
-
-    file: h5py.File
-    windows: h5py.h5d.DatasetID
-    scale: npt.NDArray[np.float32]
-    label: npt.NDArray[Any] | None
-
-    @classmethod
-    def of(cls, path: Path) -> _OpenShard:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing")
-        file = h5py.File(path, "r")
-        check_shard(file, path)
-        label = file["label"][:] if "label" in file else None
-        return cls(file, file["windows"].id, file["scale"][:], label)
-
-    def announce(self, row: int) -> None:
-        """Let the kernel fetch a window's bytes from now on, while others are still being read."""
-        if hasattr(os, "posix_fadvise"):
-            chunk = self.windows.get_chunk_info_by_coord((row, 0, 0))
-            handle = self.file.id.get_vfd_handle()
-            os.posix_fadvise(handle, chunk.byte_offset, chunk.size, os.POSIX_FADV_WILLNEED)
-
-    def read(self, row: int, counts: npt.NDArray[np.int16], out: npt.NDArray[np.float32]) -> None:
-        """Microvolts of one window into `out` (C, T), by way of `counts` of the same shape."""
-        # The bytes of the window's chunk: a third of the time that selecting a row takes.
-        self.windows.read_direct_chunk((row, 0, 0), out=counts.reshape(-1).view(np.uint8))
-        dequantise(counts, self.scale[row], out)
-
-
 class WindowDataset(Dataset[Batch]):
     """Windows of one or several stores.
 
@@ -163,12 +112,7 @@ class WindowDataset(Dataset[Batch]):
         self._shards = [(store, shard) for store in self.stores for shard in store.shards]
         self._first = np.concatenate([[0], np.cumsum([shard.n for _, shard in self._shards])]).astype(np.int64)
         self._segments = np.stack([self._first[:-1], self._first[1:]], axis=1)
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
-        self._pid = -1
-
-    def __getstate__(self) -> dict[str, Any]:
-        # HDF5 handles survive neither pickling nor a fork: each process opens its own.
-        return {**self.__dict__, "_open": OrderedDict(), "_pid": -1}
+        self._open = OpenShards()
 
     def __len__(self) -> int:
         return int((self._segments[:, 1] - self._segments[:, 0]).sum())
@@ -354,61 +298,9 @@ class WindowDataset(Dataset[Batch]):
     def _codes_of(self, index: int) -> CodeFiles:
         return self._codes[self.stores.index(self._shards[index][0])]
 
-    def _opened(self, index: int) -> _OpenShard:
-        """A shard, opened; the least recently used one is closed for it."""
-        if self._pid != os.getpid():
-            self._open, self._pid = OrderedDict(), os.getpid()
-        if index not in self._open:
-            store, shard = self._shards[index]
-            self._open[index] = _OpenShard.of(store.path / shard.file)
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)[1].file.close()
-        self._open.move_to_end(index)
-        return self._open[index]
-
-
-def split_subjects(dataset: WindowDataset, config: SplitConfig) -> tuple[WindowDataset, WindowDataset]:
-    """Training and validation windows, no subject in both.
-
-    Raises
-    ------
-    ValueError
-        A name that matches no subject, or a side left empty.
-    """
-    names = dataset.subject_names
-    held_out = _matching(names, config.valid_subjects) if config.valid_subjects else _drawn(names, config)
-    training = [name for name in names if name not in held_out]
-    if not held_out or not training:
-        raise ValueError(
-            f"{len(held_out)} of {len(names)} subjects would be held out, which leaves {len(training)} to train on; "
-            "both sides need at least one. Change --split.valid_fraction or --split.valid_subjects, or add recordings."
-        )
-    return dataset.of_subjects(training), dataset.of_subjects(sorted(held_out))
-
-
-def _drawn(names: Sequence[str], config: SplitConfig) -> set[str]:
-    if not 0 < config.valid_fraction < 1:
-        raise ValueError(f"--split.valid_fraction is {config.valid_fraction}; it must lie between 0 and 1.")
-    place = {name: _place(name, config.seed) for name in names}
-    # The lowest subject is held out in any case: some must be.
-    return {min(place, key=place.__getitem__)} | {name for name in names if place[name] < config.valid_fraction}
-
-
-def _place(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the subject's name and the seed alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7]) / 2**56
-
-
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            raise ValueError(
-                f"--split.valid_subjects: no subject matches {pattern!r}; subjects are {', '.join(names[:8])} ..."
-            )
-        chosen.update(matched)
-    return chosen
+    def _opened(self, index: int) -> OpenShard:
+        store, shard = self._shards[index]
+        return self._open[store.path / shard.file]
 
 
 @contextmanager
