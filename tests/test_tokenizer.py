@@ -200,8 +200,8 @@ def test_a_save_that_is_killed_never_looks_complete(
         return step
 
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("codebrain.hub.save_file", dying(save_file))
-        patch.setattr("codebrain.hub.os.replace", dying(os.replace))
+        patch.setattr("codebrain.saving.save_file", dying(save_file))
+        patch.setattr("codebrain.saving.os.replace", dying(os.replace))
         patch.setattr("pathlib.Path.write_text", dying(Path.write_text))
         new.save_pretrained(tmp_path)
     try:

@@ -385,8 +385,8 @@ def test_an_interrupted_save_never_looks_complete(tmp_path, monkeypatch, moment)
 
         return step
 
-    monkeypatch.setattr("codebrain.hub.save_file", dying(save_file))
-    monkeypatch.setattr("codebrain.hub.os.replace", dying(os.replace))
+    monkeypatch.setattr("codebrain.saving.save_file", dying(save_file))
+    monkeypatch.setattr("codebrain.saving.os.replace", dying(os.replace))
     monkeypatch.setattr("pathlib.Path.write_text", dying(Path.write_text))
     with contextlib.suppress(Killed):
         new.save_pretrained(tmp_path)
@@ -411,7 +411,7 @@ def test_a_full_disk_leaves_the_model_that_lay_there(tmp_path, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("codebrain.hub.save_file", full_disk)
+    monkeypatch.setattr("codebrain.saving.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         codebrain(swa_window_size=3).save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole

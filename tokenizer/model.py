@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from codebrain import weights
-from codebrain.hub import Saved
 from codebrain.patches import patchify, require_finite, to_model_units
+from codebrain.saving import Saved
 from tokenizer.card import model_card
 from tokenizer.config import TokenizerConfig
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
