@@ -88,7 +88,7 @@ def comparison(report: dict[str, Any]) -> Figure:
         axis.grid(axis="x", alpha=0.3)
     axes[0].set(yticks=range(len(arms)), ylim=(len(arms) - 0.5, -0.7))
     axes[0].set_yticklabels([TITLES[arm] for arm in arms])
-    axes[0].legend(*axes[0].get_legend_handles_labels(), loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right lower")
     figure.suptitle(f"{_title(report)}\ndiamond: mean over seeds, dots: seeds, bar: 95 % interval over subjects")
     return figure
 

@@ -17,7 +17,7 @@ from tests.processes import ROOT, environment, launch_line
 from tests.processes import run as run_program
 from tests.reference_finetune import TINY, write_task_store
 
-FOLDS = ("--split.kind", "kfold", "--split.n_folds", "3", "--seeds", "0", "1")
+FOLDS = ("--split.kind", "kfold", "--split.n_folds", "2", "--seeds", "0", "1")
 CASES = {
     "binary": (("rest", "count"), ("--head", "linear")),
     "sequences": (("a", "b", "c"), ("--head", "sequence", "--training.sequence_length", "3", "--training.hidden", "8")),
@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_ends_with_the_same_report(case, tmp_path):
     """SIGKILL within the second seed of the second fold."""
     classes, flags = CASES[case]
     store = write_task_store(tmp_path / "store", class_names=classes)
-    flags = (*flags, *FOLDS, "--training.epochs", "12", "--training.patience", "0")
+    flags = (*flags, *FOLDS, "--training.epochs", "15", "--training.patience", "0")
     whole = in_this_process(store, tmp_path / "whole", *flags)
     killed = tmp_path / "killed"
     kill_in(killed / "fold-1/seed-1", line_of(store, killed, *flags))
