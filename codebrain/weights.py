@@ -199,5 +199,7 @@ def read_config(path: Path, model_type: str, *, unnamed: str = "unknown") -> dic
         raise ValueError(f"{path} holds a {type(config).__name__} instead of named values")
     kind = config.pop("model_type", unnamed)
     if kind != model_type:
-        raise ValueError(f"{path.parent} holds a model of type {kind!r}, expected {model_type!r}: pass such a one")
+        raise ValueError(
+            f"{path.parent} holds a model of type {kind!r}, expected {model_type!r}: pass the folder of such a model"
+        )
     return config

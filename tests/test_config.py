@@ -44,6 +44,15 @@ def read(*arguments: str) -> Outer:
     return parse(Outer, arguments, prog="test", description="A test.", positional=("paths",))
 
 
+def test_defaults_stand_below_file_and_flags(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("inner:\n  mode: slow\n")
+    defaults = {"inner.rate": 0.5, "inner.mode": "fast", "output": "there"}
+    arguments = ["a", "--config", str(base), "--inner.pair", "5", "6"]
+    config = parse(Outer, arguments, prog="test", description="", positional=("paths",), defaults=defaults)
+    assert (config.output, config.inner) == ("there", Inner(rate=0.5, pair=(5, 6), mode="slow"))
+
+
 def test_flags_lists_and_positionals() -> None:
     config = read(
         "a", "b c", "--output", "17", "--seeds", "0", "1", "2", "--inner.rate", "3e-4", "--inner.pair", "5", "6"
