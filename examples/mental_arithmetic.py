@@ -39,10 +39,6 @@ class ExperimentConfig:
     """Optimizer updates of each tokenizer."""
     stage2_steps: int = 2000
     """Optimizer updates of each backbone."""
-    width: int = 96
-    """Width of the backbone."""
-    n_blocks: int = 4
-    """Blocks of the backbone."""
 
 
 def main() -> int:
@@ -71,12 +67,10 @@ def pretrain(config: ExperimentConfig, folder: Path, held_out: list[str]) -> Non
     left_out.write_text("".join(f"{name}\n" for name in held_out), encoding="utf-8")
     corpus = ["--output", folder / "corpus", "--config", SMALL, "--exclude", left_out]
     step(f"{folder.name}: corpus", "codebrain-prep", "corpus", config.data, *corpus)
-    sizes = [f"--model.{name}_channels={config.width}" for name in ("res", "skip", "out")]
     stages: dict[str, tuple[str, int, list[object]]] = {
         "stage1": ("tokenizer", config.stage1_steps, []),
-        "stage2": ("backbone", config.stage2_steps,
-                   ["--tokenizer", folder / "tokenizer", *sizes, "--model.num_res_layers", config.n_blocks]),
-    }  # fmt: skip
+        "stage2": ("backbone", config.stage2_steps, ["--tokenizer", folder / "tokenizer"]),
+    }
     for name, (made, steps, more) in stages.items():
         step(f"{folder.name}: pre-training, {name}", "python", f"pretrain/{name}.py",
              "--config", Path("pretrain/configs") / name / "tiny.yaml", "--data", folder / "corpus",
