@@ -3,8 +3,8 @@
     python benchmarks/kmeans_baseline.py --tokenizer RUN1 --data STORE --held_out Subject28 Subject29
 
 k-means is fitted to the training subjects' patches, once to the waveforms z-scored per patch and once to the
-log-amplitudes z-scored per window (the tokenizer's own targets); a held-out patch is then its nearest centre. The
-tokenizer restores a patch from its code and the codes around it. Explained variance is that of `tokenizer.quality`.
+log-amplitudes z-scored per window, the scale on which every tokenizer is measured (`tokenizer.quality`); a held-out
+patch is then its nearest centre. The tokenizer restores a patch from its code and the codes around it.
 """
 
 import argparse
@@ -19,9 +19,11 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from codebrain.config import command
 from codebrain.data.subjects import SplitConfig, split_subjects
 from codebrain.data.windows import WindowDataset
+from codebrain.patches import patchify, to_model_units
 from codebrain.training.sampling import eval_batches
 from tokenizer import DualTokenizer
 from tokenizer.quality import QualityTally
+from tokenizer.targets import make_targets
 from tokenizer.usage import usage
 
 Floats = npt.NDArray[np.float32]
@@ -33,7 +35,8 @@ def main() -> int:
     tokenizer = DualTokenizer.from_pretrained(options.tokenizer)
     train, valid = split_subjects(WindowDataset(options.data), SplitConfig(valid_subjects=options.held_out))
     report = {"held_out_windows": len(valid), "tokenizer": measure(tokenizer, valid)}
-    known, unseen = targets(tokenizer, train, options.patches), targets(tokenizer, valid)
+    patch_size = tokenizer.config.patch_size
+    known, unseen = targets(train, patch_size, options.patches), targets(valid, patch_size)
     for name, n_codes in (("waveform", tokenizer.config.n_codes_t), ("amplitude", tokenizer.config.n_codes_f)):
         report[f"kmeans_{name}_ev"] = kmeans_explained(known[name], unseen[name], n_codes, options.seed)
     print(table(report))
@@ -67,11 +70,11 @@ def measure(tokenizer: DualTokenizer, dataset: WindowDataset, batch_size: int = 
     return {**used, **{name: float(value) for name, value in tally.figures().items()}}
 
 
-def targets(tokenizer: DualTokenizer, dataset: WindowDataset, limit: int | None = None) -> dict[str, Floats]:
+def targets(dataset: WindowDataset, patch_size: int, limit: int | None = None) -> dict[str, Floats]:
     """Waveforms (n, L) and amplitudes (n, F) of all patches, or of `limit` evenly spaced ones."""
     found: dict[str, list[Floats]] = {"waveform": [], "amplitude": []}
     for batch in eval_batches(dataset, 16):
-        each = tokenizer.targets(batch.x)
+        each = make_targets(patchify(to_model_units(batch.x), patch_size), waveform="patch", amplitude="log")
         found["waveform"].append(each.waveform.flatten(0, 2).numpy())
         found["amplitude"].append(each.amplitude.flatten(0, 2).numpy())
     whole = {name: np.concatenate(parts) for name, parts in found.items()}
