@@ -50,6 +50,10 @@ class CleanConfig:
     def __post_init__(self) -> None:
         if self.sfreq <= 0:
             raise ValueError(f"clean.sfreq is {self.sfreq:g} Hz; it must be positive")
+        for name in ("l_freq", "h_freq", "notch"):
+            value = getattr(self, name)
+            if isinstance(value, float | int) and value <= 0:
+                raise ValueError(f"clean.{name} is {value:g} Hz; it must be positive, or null for none")
         if self.h_freq is not None and self.h_freq >= self.sfreq / 2:
             raise ValueError(
                 f"clean.h_freq {self.h_freq:g} Hz must be below {self.sfreq / 2:g} Hz, half of clean.sfreq"

@@ -15,9 +15,9 @@ from scipy.signal import resample
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
-from data_prep.read import OpenRecording, Probe, Readable, check_amplitude, probe
+from data_prep.read import Annotation, OpenRecording, Probe, Readable, check_amplitude, probe
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowPlan, fault, grid, is_marked_bad
+from data_prep.windows import WindowPlan, fault, grid, is_at_gap, is_marked_bad
 
 # A piece of a recording in memory: 64 channels at 512 Hz make 160 MB of float64.
 _PIECE_SECONDS = 300.0
@@ -71,6 +71,8 @@ class Opened:
     """The filters."""
     plan: WindowPlan
     """Where the windows lie."""
+    note: str
+    """What had to be assumed or done, for the recording's row."""
 
 
 def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
@@ -87,10 +89,11 @@ def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
-    check_amplitude(found.amplitude_uv, recipe.guard, recipe.unit)
+    weak = check_amplitude(found.amplitude_uv, montage.labels, recipe.guard, recipe.unit)
     chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
     plan = cutter.cut(source, recording, chain, recipe)
-    return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan)
+    note = "; ".join(words for words in (recording.note, montage.note, weak, plan.note) if words)
+    return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan, note=note)
 
 
 class Tally:
@@ -136,7 +139,10 @@ class Windows:
         offset = opened.found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(opened.picks))
         self._offset = offset[:, None]
         self._recipe, self._finish = recipe, cutter.finish
-        self._marks = opened.recording.annotations() if recipe.windows.skip_bad else ()
+        self._marks: tuple[Annotation, ...] = ()
+        if recipe.windows.skip_bad:
+            self._marks = (*opened.recording.annotations(), *bids.events(opened.recording.path))
+        self._reach = 0.0 if recipe.windows.keep_edges else opened.chain.edge / recipe.clean.sfreq
         self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
 
     def pieces(self) -> Iterator[npt.NDArray[np.intp]]:
@@ -162,6 +168,8 @@ class Windows:
             begin, end = start / sfreq, stop / sfreq
             if is_marked_bad(self._marks, begin, end):
                 reason, channels = "marked bad", np.empty(0, dtype=np.intp)
+            elif is_at_gap(self._marks, begin, end, self._reach):
+                reason, channels = "gap", np.empty(0, dtype=np.intp)
             elif (channels := broken.channels(begin, end)).size:
                 reason = "not a number"
             else:

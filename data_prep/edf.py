@@ -23,6 +23,22 @@ def promised_bytes(path: Path) -> int | None:
     return header_bytes + n_records * record if n_records > 0 else None
 
 
+def unlike_volts(path: Path) -> dict[int, str]:
+    """Signals that are no potentials, by their place in the header: {4: "%", 5: "bpm"}.
+
+    MNE calls a saturation of oxygen EEG if its label is "O2". An empty field, or a new spelling of volts, is left to
+    the guard of amplitudes.
+    """
+    try:
+        n_signals = len(_layout(path)[2])
+    except (KeyError, ValueError):
+        return {}
+    with path.open("rb") as file:
+        file.seek(256 + 96 * n_signals)
+        dimensions = [file.read(8).decode("latin-1").strip() for _ in range(n_signals)]
+    return {place: text for place, text in enumerate(dimensions) if text and "v" not in text.lower()}
+
+
 def gaps(path: Path) -> list[tuple[float, float]]:
     """Onset and length in seconds of the gaps in a discontinuous recording (EDF+D), whose header admits them.
 

@@ -117,7 +117,7 @@ def rejections(store: Store) -> Counter[str]:
     """Rejected windows by reason, from the rows."""
     reasons: Counter[str] = Counter()
     for recording in store.recordings:
-        for reason, count in re.findall(r"(amplitude|flat|marked bad|not a number) (\d+)(?! \w)", recording.reason):
+        for reason, count in re.findall(r"(amplitude|flat|marked bad|gap|not a number) (\d+)(?! \w)", recording.reason):
             reasons[reason] += int(count)
     return reasons
 

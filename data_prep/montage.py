@@ -7,6 +7,7 @@ they are one (C_out, C_in) matrix, applied before the filters to whatever piece 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +23,7 @@ _MASTOIDS = (("A1", "A2"), ("M1", "M2"))
 # BioSemi's caps count A1..A32, B1..B32, ...: their C3 is not where the 10-20 system's is.
 _BIOSEMI = re.compile(r"^[ABD]\d+$")
 _MANY_FOREIGN = 8
+_RENAME = "If you know which electrodes these are, say so with --channels.rename"
 _HEAD_RADIUS = 0.095  # metres
 _MIN_TO_INTERPOLATE = 4
 _LISTED = 8
@@ -36,10 +38,19 @@ class MontageConfig:
     electrode that the recording has."""
     min_channels: int = 1
     """With empty `names`: recordings with fewer scalp electrodes are left out."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Electrode that a label of the files stands for, where no naming scheme tells: {"E36": C3, "Fp1-Cz": Fp1}."""
     max_interpolated: int = 0
     """How many missing electrodes may be filled in by spherical splines; with more the recording is left out."""
     reference: Literal["as_recorded", "average", "linked_mastoids"] = "as_recorded"
     """Potential to which the channels refer."""
+
+    def __post_init__(self) -> None:
+        names = Counter(_canonical(name) for name in self.names)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"channels.names {self.names} names {', '.join(twice)} more than once")
+        if self.max_interpolated < 0:
+            raise ValueError(f"channels.max_interpolated is {self.max_interpolated}; it cannot be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +79,11 @@ def plan_montage(labels: Sequence[str], config: MontageConfig) -> Montage:
     UnusableError
         Wanted channels are missing; the message names them.
     """
-    at = _index(labels)
+    at = _index([config.rename.get(label, label) for label in labels])
     electrodes = [name for name in ELECTRODES if name in at]
     wanted = [_canonical(name) for name in config.names] or electrodes
     if not wanted or len(electrodes) < (0 if config.names else config.min_channels):
-        raise UnusableError(f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}")
+        raise UnusableError(f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}. {_RENAME}")
     rows = {name: row for name in wanted if (row := _row(name, at)) is not None}
     missing = [name for name in wanted if name not in rows]
     if missing:
@@ -136,10 +147,12 @@ def _check_missing(
     missing: list[str], wanted: list[str], labels: Sequence[str], max_interpolated: int, n_known: int
 ) -> None:
     if len(missing) == len(wanted):
-        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}")
+        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}. {_RENAME}")
     fillable = [name for name in missing if canonical_name(name) and bipolar_pair(name) is None]
     if len(missing) > max_interpolated or len(fillable) < len(missing) or n_known < _MIN_TO_INTERPOLATE:
-        raise UnusableError(f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}")
+        could = len(fillable) == len(missing) and n_known >= _MIN_TO_INTERPOLATE
+        way_out = f". --channels.max_interpolated {len(missing)} would fill them in" if could else ""
+        raise UnusableError(f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}{way_out}")
 
 
 def _interpolated(missing: list[str], at: dict[str, int]) -> dict[str, dict[int, float]]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,29 +59,37 @@ class Preparation:
     def run(self, engine: EngineConfig, shard: str | None = None) -> int:
         """Do what is missing, write the store and say what came of it. Returns the exit code."""
         part, parts = _part_of(shard)
-        if parts > 1 and self.report:
-            raise ValueError("--report shows a whole store: give it with the last command, the one without --shard")
+        _check_report(self.report, parts)
         folder = Path(self.store)
         keys = self._plan(folder)
         known = {source.key: source for source in self.sources}
         gone = [row for row, key in enumerate(keys) if key not in known]
         jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
-        mine = [job for job in jobs if job.row % parts == part]
-        if any(read_result(job) is None for job in mine):
+        results = {job.row: result for job in jobs if (result := read_result(job)) is not None}
+        to_do = [
+            job for job in jobs if job.row % parts == part and (job.row not in results or not results[job.row].is_final)
+        ]
+        if any(job.row not in results for job in to_do):
             # From here until the end the index would not fit what lies beside it.
             (folder / "store.json").unlink(missing_ok=True)
-        n_done, rate = run(mine, engine)
-        kept = [result for row in gone if (result := read_record(self.store, row)) is not None]
-        found = [result for job in jobs if (result := read_result(job)) is not None]
-        results = sorted([*kept, *found], key=lambda result: result.recording.row)
+        began = time.monotonic()
+        fresh = {result.recording.row: result for result in run(to_do, engine)}
+        minutes = (time.monotonic() - began) / 60
+        kept = {row: result for row in gone if (result := read_record(self.store, row)) is not None}
+        results = dict(sorted({**results, **fresh, **kept}.items()))
         if kept:
             print(f"kept        {len(kept)} of an earlier run that are not among the recordings given now")
         if self.recipe.unit != "auto":
             print(f"unit        the numbers of all files were taken for {self.recipe.unit}, whatever their headers say")
-        print(_summary(results, n_done, rate, self.recipe.clean.sfreq))
+        print(_summary(list(results.values()), self.recipe.clean.sfreq))
+        print(_throughput(list(fresh.values()), minutes))
         if parts > 1:
             print(f"part {shard} is done; when all are, run the same command without --shard to complete the store")
             return 0
+        return self._complete(folder, list(results.values()), jobs)
+
+    def _complete(self, folder: Path, results: Sequence[Result], jobs: Sequence[Job]) -> int:
+        """Write the store, if there is anything to write, and the report."""
         if not any(result.shard for result in results):
             write_recordings(folder / "recordings.csv", [result.recording for result in results])
             print(f"no window was usable: there is no store. {folder / 'recordings.csv'} says why of each recording")
@@ -111,11 +120,13 @@ class Preparation:
         path = folder / "progress" / "plan.json"
         identity = {"format_version": FORMAT_VERSION, **self.constants, **self._split_of_files()}
         rows: list[str] = []
+        # Looked at first: a part of a job array that began at the same time may be writing the plan.
+        is_foreign = folder.exists() and any(entry.name != path.parent.name for entry in folder.iterdir())
         if path.exists():
             plan = json.loads(path.read_text(encoding="utf-8"))
             _check_same(folder, plan["constants"], json.loads(json.dumps(identity)))
             rows = plan["recordings"]
-        elif folder.exists() and any(folder.iterdir()):
+        elif is_foreign:
             raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
         known = set(rows)
         given = {source.key: source for source in self.sources}
@@ -141,7 +152,7 @@ class Preparation:
         )
 
     def _finish(self, folder: Path, results: Sequence[Result]) -> Store:
-        for left_over in (folder / "shards").glob(f"*{PARTIAL_SUFFIX}"):
+        for left_over in folder.glob(f"*/*{PARTIAL_SUFFIX}"):
             left_over.unlink()
         info = StoreInfo(
             sfreq=self.recipe.clean.sfreq,
@@ -161,6 +172,17 @@ def _part_of(shard: str | None) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"--shard {shard!r} is not i/n with 1 <= i <= n, such as 1/4")
     return int(match[1]) - 1, int(match[2])
+
+
+def _check_report(report: str | None, parts: int) -> None:
+    """Refuse, before the work, a report that could not be written after it."""
+    if report is None:
+        return
+    if parts > 1:
+        raise ValueError("--report shows a whole store: give it with the last command, the one without --shard")
+    if Path(report).is_dir():
+        raise ValueError(f"--report {report} is a folder: give the name of an HTML file")
+    Path(report).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -213,7 +235,14 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return leaves
 
 
-def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) -> str:
+def _throughput(done: Sequence[Result], minutes: float) -> str:
+    if not done:
+        return "nothing was left to do"
+    rate = sum(result.recording.hours for result in done) / max(minutes, 1e-9)
+    return f"throughput  {rate:.1f} recording-hours per minute over {counted(len(done), 'recording')}"
+
+
+def _summary(results: Sequence[Result], sfreq: float) -> str:
     """What came of the recordings, for a person."""
     states = Counter(result.recording.status for result in results)
     rejected: Counter[str] = Counter()
@@ -232,10 +261,6 @@ def _summary(results: Sequence[Result], n_done: int, rate: float, sfreq: float) 
         lines.append("            most windows were too large: --windows.max_uv sets the limit in microvolts")
     if states["failed"] + states["rejected"]:
         lines.append("left out\n" + _reasons(results))
-    if n_done:
-        lines.append(f"throughput  {rate:.1f} recording-hours per minute over {counted(n_done, 'recording')}")
-    else:
-        lines.append("nothing was left to do")
     return "\n".join(lines)
 
 

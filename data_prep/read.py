@@ -22,11 +22,11 @@ from mne.io.edf.edf import RawEDF
 from scipy.fft import rfft, rfftfreq
 from scipy.signal.windows import hann
 
-from data_prep.edf import age_in_header, gaps, promised_bytes
+from data_prep.edf import age_in_header, gaps, promised_bytes, unlike_volts
 
 Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
-_HEADER_IN_RECORDS = (".edf", ".bdf", ".gdf")
+_EDF = (".edf", ".rec", ".bdf")
 _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
 
 # What the system says to places that only a damaged header can name; all else may go better another time.
@@ -38,6 +38,7 @@ _PROBE_SECONDS = 5.0
 _EVERY = 8  # so many samples tell a median well enough
 _LINE_FREQUENCIES = (50.0, 60.0)
 _LINE_EXCESS_DB = 6.0
+_NAMED = 5  # channels in a message
 
 
 class UnusableError(Exception):
@@ -46,12 +47,18 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """What the amplitude of EEG can be: the median standard deviation within a second, over channels and time."""
+    """What the amplitude of EEG can be: the median standard deviation of a channel within a second."""
 
     min_uv: float = 0.2
-    """Smallest amplitude in microvolts; amplifier noise alone is above it."""
+    """Smallest amplitude of half of the channels in microvolts; amplifier noise alone is above it."""
     max_uv: float = 1000.0
-    """Largest amplitude in microvolts; high, so that an unconnected electrode's line noise passes."""
+    """Largest amplitude of any channel in microvolts; high, so that an unconnected electrode's line noise passes."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_uv < self.max_uv:
+            raise ValueError(
+                f"guard.min_uv {self.min_uv:g} and guard.max_uv {self.max_uv:g} microvolts leave nothing between them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +77,8 @@ class Annotation:
 class Probe:
     """What a few stretches of a recording tell about the whole."""
 
-    amplitude_uv: float
-    """Median over channels and seconds of the standard deviation within a second; nan if nothing moves."""
+    amplitude_uv: npt.NDArray[np.float64]
+    """(C,) median over seconds of each channel's standard deviation within a second; nan if it does not move."""
     offset_uv: npt.NDArray[np.float64]
     """(C,) median of each channel: amplifiers with direct-current coupling drift by millivolts."""
     line_hz: float | None
@@ -141,6 +148,10 @@ class OpenRecording:
     def _describe(self) -> None:
         self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
         types = self._raw.get_channel_types()
+        header = _record_headers(self._raw)
+        if header is not None and self.path.suffix.lower() in _EDF:
+            others = unlike_volts(self.path)
+            types = ["misc" if place in others else kind for place, kind in zip(header["sel"], types, strict=True)]
         self.eeg_labels = tuple(label for label, kind in zip(self.labels, types, strict=True) if kind == "eeg")
         self.sfreq = float(self._raw.info["sfreq"])
         self.n_times = int(self._raw.n_times)
@@ -223,9 +234,8 @@ def probe(recording: Readable, picks: Sequence[int], *, find_line: bool = False)
         x[~np.isfinite(x)] = np.nan
     second = math.floor(recording.sfreq)
     per_second = x[..., : length // second * second].reshape(*x.shape[:2], -1, second).std(axis=-1)
-    moving = per_second[per_second > 0]
     return Probe(
-        amplitude_uv=float(np.median(moving)) if moving.size else math.nan,
+        amplitude_uv=np.array([_typical(row[row > 0]) for row in per_second]),
         offset_uv=offset,
         line_hz=_line_frequency(np.nan_to_num(x), recording.sfreq) if find_line else None,
     )
@@ -238,18 +248,32 @@ def _median(x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in x])
 
 
-def check_amplitude(amplitude_uv: float, limits: GuardConfig, unit: Unit) -> None:
-    """Refuse amplitudes that cannot be EEG, and say which unit would explain them."""
-    if math.isnan(amplitude_uv):
+def _typical(moving: npt.NDArray[np.float32]) -> float:
+    return float(np.median(moving)) if moving.size else math.nan
+
+
+def check_amplitude(
+    amplitude_uv: npt.NDArray[np.float64], labels: Sequence[str], limits: GuardConfig, unit: Unit
+) -> str:
+    """Refuse amplitudes (C,) that cannot be EEG and say what would explain them; the note names weak channels."""
+    if np.isnan(amplitude_uv).all():
         raise UnusableError("flat or not a number: nothing moves in any of the wanted channels")
-    if limits.min_uv <= amplitude_uv <= limits.max_uv:
-        return
-    side, limit = ("above", limits.max_uv) if amplitude_uv > limits.max_uv else ("below", limits.min_uv)
-    assumed = "the unit in its header" if unit == "auto" else f"--unit {unit}"
-    raise UnusableError(
-        f"wrong unit? With {assumed} its amplitude is {amplitude_uv:.4g} microvolts, {side} the {limit:g} that EEG can "
-        "have. If you know what the file's numbers are, say so with --unit V, mV, uV or nV"
-    )
+    middle = float(np.nanmedian(amplitude_uv))
+    if not limits.min_uv <= middle <= limits.max_uv:
+        side, limit = ("above", limits.max_uv) if middle > limits.max_uv else ("below", limits.min_uv)
+        assumed = "the unit in its header" if unit == "auto" else f"--unit {unit}"
+        raise UnusableError(
+            f"wrong unit? With {assumed} its amplitude is {middle:.4g} microvolts, {side} the {limit:g} that EEG can "
+            "have. If you know what the file's numbers are, say so with --unit V, mV, uV or nV"
+        )
+    loud = [f"{labels[place]} {amplitude_uv[place]:.4g}" for place in np.flatnonzero(amplitude_uv > limits.max_uv)]
+    if loud:
+        raise UnusableError(
+            f"wrong unit of {len(loud)} of {len(labels)} channels? Amplitudes in microvolts above the "
+            f"{limits.max_uv:g} that EEG can have (--guard.max_uv): {', '.join(loud[:_NAMED])}"
+        )
+    weak = [labels[place] for place in np.flatnonzero(amplitude_uv < limits.min_uv)]
+    return f"hardly moving, or in another unit: {', '.join(weak[:_NAMED])}" if weak else ""
 
 
 def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
@@ -286,7 +310,7 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
     """Compare a file's size with what its header promises; the note says what was kept."""
     if path.is_file() and path.stat().st_size == 0:
         raise UnusableError("empty file")
-    if path.suffix.lower() not in (".edf", ".rec", ".bdf"):
+    if path.suffix.lower() not in _EDF:
         return ""
     promised = promised_bytes(path)
     size = path.stat().st_size
@@ -300,7 +324,7 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
 
 def _check_continuous(path: Path) -> None:
     """Refuse an EDF+ file with gaps: filters would join what does not belong together, and times would be wrong."""
-    if path.suffix.lower() in (".edf", ".rec", ".bdf") and (found := gaps(path)):
+    if path.suffix.lower() in _EDF and (found := gaps(path)):
         onset, length = found[0]
         raise UnusableError(
             f"discontinuous (EDF+D): gaps at {len(found)} places, the first of {length:.4g} s at {onset:.4g} s. "
@@ -328,7 +352,9 @@ def _header_volts(raw: mne.io.BaseRaw) -> npt.NDArray[np.float64]:
     header = _record_headers(raw)
     if header is not None:
         return np.asarray(header["units"], dtype=float)[: len(raw.ch_names)]
-    if type(raw).__name__ in ("RawEEGLAB", "RawBrainVision"):
+    if type(raw).__name__ == "RawBrainVision":
+        return np.array([_VOLTS.get(raw._orig_units[name].replace("µ", "u"), 1.0) for name in raw.ch_names])
+    if type(raw).__name__ == "RawEEGLAB":
         return np.full(len(raw.ch_names), 1e-6)
     return np.ones(len(raw.ch_names))
 

@@ -32,6 +32,12 @@ class Recipe:
     windows: WindowConfig = field(default_factory=WindowConfig)
     """Length of the windows and what makes one unusable."""
 
+    def __post_init__(self) -> None:
+        if self.windows.seconds * self.clean.sfreq < 2:
+            raise ValueError(
+                f"windows.seconds {self.windows.seconds:g} are fewer than two samples at {self.clean.sfreq:g} Hz"
+            )
+
 
 def recipe_of(constants: Mapping[str, Any]) -> Recipe:
     """The recipe among the constants of a preparation, as a store records them.

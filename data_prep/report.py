@@ -26,7 +26,7 @@ _SHOWN_SECONDS = 10.0
 _LOOKED_AT_SECONDS = 3600.0  # of a recording
 _MAX_CHANNELS = 19  # more are not legible
 _MAX_HZ = 100.0
-_COLOURS = {"kept": "C2", "amplitude": "C3", "flat": "C1", "marked bad": "C4", "not a number": "k"}
+_COLOURS = {"kept": "C2", "amplitude": "C3", "flat": "C1", "marked bad": "C4", "gap": "C5", "not a number": "k"}
 
 
 def write_report(path: str | Path, store: Store, jobs: Sequence[Job]) -> list[str]:

@@ -39,6 +39,10 @@ class WindowConfig:
         for name in ("min_recording", "drop_first", "drop_last"):
             if getattr(self, name) < 0:
                 raise ValueError(f"windows.{name} is {getattr(self, name):g} seconds; it cannot be negative")
+        for name in ("max_uv", "min_swing_uv"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise ValueError(f"windows.{name} is {limit:g} microvolts; give a positive limit, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +58,12 @@ class WindowPlan:
     """(n,) 0 train, 1 valid, 2 test, in a task that fixes it."""
     length: npt.NDArray[np.int64] | None = None
     """(n,) samples that each window covers; another number than a window has is resampled to it. None: all alike."""
+    note: str = ""
+    """What could not be had, for the recording's row."""
 
 
-def grid(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> npt.NDArray[np.int64]:
-    """First samples of consecutive windows that fill a recording.
+def usable_span(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> tuple[int, int]:
+    """First samples that the earliest and the latest window of a recording can have.
 
     Parameters
     ----------
@@ -85,7 +91,13 @@ def grid(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> npt.
             f"too short: {seconds:.1f} s leave no window of {config.seconds:g} s after dropping {first / sfreq:.1f} s "
             f"at the start and {(n_times - last - length) / sfreq:.1f} s at the end"
         )
-    return np.arange(first, last + 1, length, dtype=np.int64)
+    return first, last
+
+
+def grid(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> npt.NDArray[np.int64]:
+    """First samples of consecutive windows that fill a recording; arguments and errors are those of `usable_span`."""
+    first, last = usable_span(config, sfreq=sfreq, n_times=n_times, edge=edge)
+    return np.arange(first, last + 1, round(config.seconds * sfreq), dtype=np.int64)
 
 
 def is_marked_bad(annotations: Sequence[Annotation], start: float, stop: float) -> bool:
@@ -94,6 +106,19 @@ def is_marked_bad(annotations: Sequence[Annotation], start: float, stop: float) 
         mark.text.lower().startswith(("bad", "edge"))
         and mark.onset < stop
         and (mark.onset + mark.duration > start or (mark.duration == 0 and mark.onset >= start))
+        for mark in annotations
+    )
+
+
+def is_at_gap(annotations: Sequence[Annotation], start: float, stop: float, reach: float) -> bool:
+    """Whether filters that reach so many seconds mix a stretch with what was recorded at another time.
+
+    EEGLAB marks the places where something was cut out, BrainVision those where the recording was taken up again.
+    """
+    return any(
+        mark.text.lower().startswith(("boundary", "new segment"))
+        and mark.onset > 0
+        and start - reach < mark.onset < stop + reach
         for mark in annotations
     )
 

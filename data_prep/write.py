@@ -93,8 +93,8 @@ def prepare(job: Job) -> Result:
 
 
 def give_up(job: Job, reason: str) -> Result:
-    """Note down a recording that no worker survives."""
-    result = _failure(job, reason, is_final=True)
+    """Note down a recording that no worker survives; there may be more memory another time."""
+    result = _failure(job, reason, is_final=False)
     _write_result(job, result)
     return result
 
@@ -208,12 +208,12 @@ def _prepare(job: Job) -> Result:
 
 
 def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Result:
-    recording, montage = opened.recording, opened.montage
+    recording = opened.recording
     told, header = bids.participant(recording.path, job.source.subject), recording.person()
     age, sex = (first or second for first, second in zip(told, header, strict=True))
     kept = shard.n if shard else 0
     rejected = tally.reasons.total()
-    words = [note for note in (recording.note, montage.note) if note]
+    words = [opened.note] if opened.note else []
     if rejected:
         words.append(("" if kept else "no usable window: ") + tally.in_words())
     row = Recording(

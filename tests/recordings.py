@@ -26,17 +26,18 @@ def write_edf(
     sfreq: float | Sequence[float],
     *,
     labels: Sequence[str] = tuple(f"EEG {name}-REF" for name in TEN_TWENTY_19),
-    unit: str = "uV",
+    unit: str | Sequence[str] = "uV",
     annotations: Sequence[tuple[float, float, str]] = (),
 ) -> Path:
-    """Write microvolts (or what `unit` says) to an EDF+ file of one-second records."""
+    """Write microvolts (or what `unit` says, of each channel) to an EDF+ file of one-second records."""
     rates = [sfreq] * len(labels) if isinstance(sfreq, float | int) else sfreq
+    units = [unit] * len(labels) if isinstance(unit, str) else unit
     signals = []
-    for label, row, rate in zip(labels, x, rates, strict=True):
+    for label, row, rate, dimension in zip(labels, x, rates, units, strict=True):
         limit = float(np.ceil(max(np.abs(row).max(), 1e-3) * 10) / 10)
         signals.append(
             EdfSignal(
-                np.asarray(row, float), rate, label=label, physical_dimension=unit, physical_range=(-limit, limit)
+                np.asarray(row, float), rate, label=label, physical_dimension=dimension, physical_range=(-limit, limit)
             )
         )
     marks = [EdfAnnotation(onset, duration or None, text) for onset, duration, text in annotations]

@@ -19,11 +19,11 @@ from codebrain.data.format import Store
 from data_prep import cli
 from data_prep.corpora import find_recordings
 from data_prep.cut import EverywhereCutter
-from data_prep.engine import EngineConfig, run
+from data_prep.engine import EngineConfig, _alone, run
 from data_prep.output import _kind
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig, grid
-from data_prep.write import Job, read_result
+from data_prep.write import Job
 from tests.recordings import noise, write_edf, write_subjects
 
 CONFIGS = Path(cli.__file__).parent / "configs"
@@ -128,6 +128,22 @@ def test_processes_and_parts_of_an_array_give_the_same_store(folder, reference, 
     assert prep(monkeypatch, "corpus", folder, "--output", parts, *QUICK) == 0
     assert "nothing was left to do" in capsys.readouterr().out
     assert contents(parts) == reference
+
+
+def test_parts_that_begin_at_the_same_time_give_the_same_store(folder, reference, tmp_path, monkeypatch):
+    store = tmp_path / "s"
+    parts = [start("corpus", folder, "--output", store, *QUICK, "--shard", f"{part}/4") for part in range(1, 5)]
+    assert [part.wait() for part in parts] == [0] * 4
+    assert prep(monkeypatch, "corpus", folder, "--output", store, *QUICK) == 0
+    assert contents(store) == reference
+
+
+def test_a_kill_before_the_plan_was_written_is_taken_up(folder, reference, tmp_path, monkeypatch):
+    (tmp_path / "s" / "progress").mkdir(parents=True)
+    (tmp_path / "s" / "progress" / "plan.1.partial").write_text("{")
+    assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 0
+    assert contents(tmp_path / "s") == reference
+    assert not list((tmp_path / "s").rglob("*.partial"))
 
 
 def test_new_recordings_are_added_behind_the_old(folder, tmp_path, monkeypatch):
@@ -269,6 +285,14 @@ def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys)
         (["corpus", "{data}", "--output", "{out}", "--shard", "3/2"], "1 <= i <= n"),
         (["corpus", "{data}", "--output", "{out}", "--shard", "1/2", "--report", "r.html"], "a whole store"),
         (["corpus", "{data}", "--output", "{out}", "--backend", "dask"], "--scheduler"),
+        (["corpus", "{data}", "--output", "{out}", "--report", "{data}"], "is a folder"),
+        (["corpus", "{data}", "--output", "{out}", "--clean.notch", "0"], "clean.notch is 0 Hz"),
+        (["corpus", "{data}", "--output", "{out}", "--clean.l_freq", "-1"], "clean.l_freq is -1 Hz"),
+        (["corpus", "{data}", "--output", "{out}", "--windows.seconds", "0.001"], "fewer than two samples"),
+        (["corpus", "{data}", "--output", "{out}", "--windows.max_uv", "-5"], "windows.max_uv is -5 microvolts"),
+        (["corpus", "{data}", "--output", "{out}", "--guard.max_uv", "0.1"], "leave nothing between them"),
+        (["corpus", "{data}", "--output", "{out}", "--channels.names", "[T3,T7]"], "names T7 more than once"),
+        (["corpus", "{data}", "--output", "{out}", "--channels.max_interpolated", "-3"], "cannot be negative"),
         (["corpus", "{data}", "--output", "{out}", "--workers", "-2"], "--workers is -2"),
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "("], "no regular expression"),
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "xyz(\\d+)"], "fits no recording"),
@@ -355,18 +379,24 @@ class Deadly(EverywhereCutter):
         return super().cut(source, recording, chain, recipe)
 
 
-def test_a_recording_that_no_worker_survives_is_given_up_and_the_rest_goes_on(tmp_path):
-    write_subjects(tmp_path / "in", 4, seconds=24)
+@pytest.mark.parametrize("platform", ["linux", pytest.param("darwin", marks=pytest.mark.slow)])
+def test_a_recording_that_no_worker_survives_is_given_up_and_the_rest_goes_on(platform, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.platform", platform)
+    write_subjects(tmp_path / "in", 12, seconds=24)
     recipe = Recipe(windows=WindowConfig(seconds=4, min_recording=0, drop_first=0, drop_last=0, max_uv=None))
     jobs = [
         Job(store=str(tmp_path / "s"), row=row, source=source, recipe=recipe, cutter=Deadly())
         for row, source in enumerate(find_recordings([tmp_path / "in"]))
     ]
-    run(jobs, EngineConfig(workers=2))
-    results = [read_result(job) for job in jobs]
-    assert [result.recording.status for result in results if result] == ["ok", "failed", "ok", "ok"]
-    assert results[1] is not None
+    processes: list[int] = []
+    monkeypatch.setattr("data_prep.engine._alone", lambda job: processes.append(job.row) or _alone(job))
+    results = {result.recording.row: result for result in run(jobs, EngineConfig(workers=2))}
+    assert [results[job.row].recording.status for job in jobs] == ["ok", "failed", *["ok"] * 10]
     assert "died" in results[1].recording.reason
+    assert not results[1].is_final  # there may be more memory another time
+    # Those that were under way, and no more, are done one at a time.
+    assert 1 in processes
+    assert len(processes) <= 4
 
 
 @pytest.mark.timeout(120)
@@ -382,7 +412,7 @@ def test_a_full_disk_ends_the_run_with_a_message(folder, tmp_path, monkeypatch, 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("codebrain.data.format.publish", full)
+    monkeypatch.setattr("codebrain.data.format.quantise", full)
     assert prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK) == 2
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codebrain.channels import ELECTRODES
+from codebrain.channels import ELECTRODES, TEN_TWENTY_19
 from codebrain.data.format import Status, dequantise
 from data_prep.clean import CleanConfig
 from data_prep.corpora import find_recordings
@@ -49,8 +49,8 @@ def test_units_of_the_header_are_understood(tmp_path, unit, factor):
         result = run(file, tmp_path / "t", Recipe(unit="nV", clean=RECIPE.clean, windows=SHORT))
         assert result.recording.reason == "its numbers taken for nV"
     recording = OpenRecording(file, unit="nV" if unit == "nV" else "auto")
-    if unit in ("uV", "mV", "nV"):
-        np.testing.assert_allclose(recording.read([0, 1], 0, 4000), x, atol=0.05)
+    # A field of eight characters holds few digits of a volt.
+    np.testing.assert_allclose(recording.read([0, 1], 0, 4000), x, atol=0.05 if unit != "V" else 5)
 
 
 def test_wrong_header_is_refused_and_can_be_overruled(tmp_path):
@@ -66,11 +66,34 @@ def test_wrong_header_is_refused_and_can_be_overruled(tmp_path):
 
 @pytest.mark.parametrize(("amplitude", "passes"), [(0.05, False), (3.0, True), (400.0, True), (5000.0, False)])
 def test_guard(amplitude, passes):
+    channels = np.full(3, amplitude)
     if passes:
-        check_amplitude(amplitude, GuardConfig(), "auto")
+        assert check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "auto") == ""
     else:
         with pytest.raises(UnusableError, match="wrong unit"):
-            check_amplitude(amplitude, GuardConfig(), "auto")
+            check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "auto")
+
+
+@pytest.mark.parametrize(
+    ("factor", "status", "words"),
+    [
+        (1000, "failed", "wrong unit of 1 of 19 channels? Amplitudes in microvolts above the 1000 that EEG can have"),
+        (0.001, "ok", "hardly moving, or in another unit: EEG Cz-REF"),
+    ],
+)
+def test_one_channel_in_another_unit_does_not_pass_in_silence(tmp_path, factor, status, words):
+    x = noise(19, 20, 200.0)
+    x[TEN_TWENTY_19.index("Cz")] *= factor
+    recipe = Recipe(clean=RECIPE.clean, windows=WindowConfig(**{**vars(SHORT), "max_uv": None, "min_swing_uv": None}))
+    result = run(write_edf(tmp_path / "a.edf", x, 200.0), tmp_path / "s", recipe)
+    assert (result.recording.status, words in result.recording.reason) == (status, True), result.recording
+    assert "Cz" in result.recording.reason
+
+
+def test_what_is_no_potential_is_no_eeg(tmp_path):
+    x = np.concatenate([noise(3, 20, 200.0), 96 + noise(1, 20, 200.0, rms_uv=0.5)])
+    file = write_edf(tmp_path / "a.edf", x, 200.0, labels=["C3", "C4", "Fz", "O2"], unit=["uV", "mV", "", "%"])
+    assert OpenRecording(file).eeg_labels == ("C3", "C4", "Fz")
 
 
 def test_truncated_file_is_refused_or_used_as_far_as_it_goes(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
-from codebrain.channels import canonical_name, channel_type
+from codebrain.channels import TEN_TWENTY_19, canonical_name, channel_type
 from data_prep.read import GuardConfig, OpenRecording, check_amplitude, probe
 from data_prep.synthetic import SyntheticConfig, write_recordings
 
@@ -59,7 +59,7 @@ def test_amplitudes_are_those_of_eeg(recordings, tmp_path):
     lines = []
     for file in write_recordings(tmp_path, SyntheticConfig(minutes=1), subjects=4, seed=0):
         found = probe(OpenRecording(file), range(19), find_line=True)
-        check_amplitude(found.amplitude_uv, GuardConfig(), "auto")
+        check_amplitude(found.amplitude_uv, TEN_TWENTY_19, GuardConfig(), "auto")
         lines.append(found.line_hz)
     # In some recordings the line is below the EEG, as in a good laboratory.
     assert set(lines) <= {50.0, None}

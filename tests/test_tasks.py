@@ -10,6 +10,7 @@ from data_prep.engine import EngineConfig
 from data_prep.output import Preparation
 from data_prep.synthetic import SyntheticConfig, write_recordings
 from data_prep.tasks import Events, MentalArithmetic, Task
+from data_prep.windows import WindowConfig
 from tests.recordings import noise, write_edf
 from tests.test_prep import prep
 
@@ -124,6 +125,18 @@ def test_events_of_an_instant_and_patterns(tmp_path):
     _, columns = prepare(task, tmp_path / "in", tmp_path / "s")
     np.testing.assert_array_equal(columns["start"], [10.5, 20.5, 30.5])
     np.testing.assert_array_equal(columns["label"], [0, 0, 1])
+
+
+def test_events_that_cannot_be_had_are_counted(tmp_path):
+    marks = [(onset, 0.0, text) for onset, text in ((1.0, "one"), (20.0, "two"), (30.0, "one"), (58.0, "two"))]
+    write_edf(tmp_path / "in" / "a.edf", noise(1, 60, 200.0), 200.0, labels=["Cz"], annotations=marks)
+    task = Events(labels={"one": "1", "two": "2"})
+    store, columns = prepare(task, tmp_path / "in", tmp_path / "s")
+    np.testing.assert_array_equal(columns["start"], [20, 30])
+    assert store.recordings[0].reason == "2 windows at events too near its ends"
+    late = Events(labels=task.labels, windows=WindowConfig(seconds=5, min_recording=0, drop_first=25, drop_last=0))
+    _, columns = prepare(late, tmp_path / "in", tmp_path / "t")
+    np.testing.assert_array_equal(columns["start"], [30])
 
 
 def test_recordings_without_events_are_rows_with_a_reason(tmp_path):

@@ -9,7 +9,7 @@ import scipy.io
 from edfio import Bdf, BdfSignal
 
 from codebrain.data.format import dequantise
-from data_prep.clean import CleanConfig
+from data_prep.clean import Chain, CleanConfig
 from data_prep.corpora import find_recordings
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
@@ -65,6 +65,24 @@ def write_eeglab(path: Path, x: np.ndarray) -> Path:
     return file
 
 
+def write_gdf(path: Path, x: np.ndarray) -> Path:
+    """GDF 1.25 (Schloegl 2006): int16 in records of a second, and a table of one event."""
+    n, per_record = len(x), round(SFREQ)
+    counts = np.rint(x / 500 * 32767).astype("<i2")
+    records = counts.reshape(n, -1, per_record).transpose(1, 0, 2)
+    fixed = b"GDF 1.25" + b"X X".ljust(80) + b"here".ljust(80) + b"2020010112000000"
+    fixed += (256 * (n + 1)).to_bytes(8, "little") + bytes(24 + 20) + len(records).to_bytes(8, "little")
+    fixed += np.array([1, 1, n], "<u4").tobytes()  # a record lasts 1/1 s
+    channels = b"".join(label.encode().ljust(16) for label in LABELS) + bytes(80 * n) + b"uV".ljust(8) * n
+    for limits, kind in (((-500, 500), "<f8"), ((-32767, 32767), "<i8")):
+        channels += b"".join(np.full(n, limit, kind).tobytes() for limit in limits)
+    channels += bytes(80 * n) + np.full(n, per_record, "<i4").tobytes() + np.full(n, 3, "<i4").tobytes() + bytes(32 * n)
+    events = b"\1" + per_record.to_bytes(3, "little") + np.array([1, 401], "<u4").tobytes() + b"\x01\x03"
+    file = path.with_suffix(".gdf")
+    file.write_bytes(fixed + channels + records.tobytes() + events)
+    return file
+
+
 def write_fif(path: Path, x: np.ndarray) -> Path:
     info = mne.create_info(list(LABELS), SFREQ, ["eeg", "ecg", "eeg", "eeg"])
     file = path.with_name("a_raw.fif")
@@ -78,7 +96,7 @@ def run(file: Path, store: Path) -> Result:
     return prepare(Job(store=str(store), row=0, source=source, recipe=RECIPE))
 
 
-@pytest.mark.parametrize("write", [write_plain_edf, write_bdf, write_brainvision, write_eeglab, write_fif])
+@pytest.mark.parametrize("write", [write_plain_edf, write_bdf, write_gdf, write_brainvision, write_eeglab, write_fif])
 def test_every_vendor_gives_the_same_windows(write, tmp_path):
     import h5py
 
@@ -106,6 +124,42 @@ def test_a_discontinuous_edf_with_gaps_is_refused(has_gap, tmp_path):
     expected = "discontinuous (EDF+D): gaps at 1 places, the first of 5 s at 12 s. Write its stretches"
     assert result.recording.reason.startswith(expected) == has_gap
     assert result.recording.status == ("failed" if has_gap else "ok")
+
+
+def mark_brainvision(file: Path) -> None:
+    with file.with_suffix(".vmrk").open("a") as markers:
+        markers.write("Mk3=New Segment,,2401,1,0,20200101130000000000\n")
+
+
+def mark_eeglab(file: Path) -> None:
+    content = scipy.io.loadmat(file, squeeze_me=True, struct_as_record=True)["EEG"]
+    eeg = {name: content[name].item() for name in content.dtype.names}
+    eeg["event"] = np.array(
+        [("boundary", 2401.0, 500.0)], dtype=[("type", object), ("latency", float), ("duration", float)]
+    )
+    scipy.io.savemat(file, {"EEG": eeg}, appendmat=False)
+
+
+@pytest.mark.parametrize(("write", "mark"), [(write_brainvision, mark_brainvision), (write_eeglab, mark_eeglab)])
+@pytest.mark.parametrize("l_freq", [None, 4.0])
+def test_no_window_lies_across_a_gap(write, mark, l_freq, tmp_path):
+    """Recording went on later at 12 s: neither a window nor a filter's reach may mix the two stretches."""
+    import h5py
+
+    (tmp_path / "in").mkdir()
+    file = write(tmp_path / "in" / "a", noise(len(LABELS), SECONDS, SFREQ))
+    mark(file)
+    clean = CleanConfig(l_freq=l_freq, h_freq=None, notch=None)
+    (source,) = find_recordings([file.parent])
+    recipe = Recipe(clean=clean, windows=RECIPE.windows)
+    result = prepare(Job(store=str(tmp_path / "s"), row=0, source=source, recipe=recipe))
+    assert result.shard is not None
+    reach = Chain(clean, sfreq=SFREQ, n_times=round(SECONDS * SFREQ)).edge / SFREQ
+    with h5py.File(tmp_path / "s" / result.shard.file) as h5:
+        found = h5["start"][:]
+    assert result.rejected["gap"] >= 1
+    assert all(start + 5 + reach <= 12 or start - reach >= 12 for start in found)
+    assert l_freq is not None or found.tolist() == [0, 5, 15]
 
 
 @pytest.mark.parametrize("suffix", [".cnt", ".gdf", ".set", ".vhdr", ".fif", ".mff", ".nxe", ".cdt", ".eeg"])

@@ -315,7 +315,9 @@ class ShardWriter:
         self.shard = _index_entry(self._file, self._ch_names, self._windows, columns)
         self._h5.attrs["digest"] = self.shard.digest
         self._h5.close()
-        publish(self._partial, self._final)
+        # The folder is flushed once, by `write_store`: a shard whose name a power cut took is made again.
+        _fsync(self._partial)
+        os.replace(self._partial, self._final)
 
 
 def check_shard(h5: h5py.File, path: Path) -> None:
@@ -339,6 +341,7 @@ def write_store(
 ) -> Store:
     """Write recordings.csv, then store.json: with the latter the store is complete."""
     folder = Path(path)
+    _fsync(folder / "shards")
     write_recordings(folder / "recordings.csv", recordings)
     content = {
         "format_version": FORMAT_VERSION,

@@ -15,7 +15,7 @@ from data_prep.corpora import Source, bids, find_recordings
 from data_prep.cut import FileCutter
 from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowConfig, WindowPlan
+from data_prep.windows import WindowConfig, WindowPlan, usable_span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Events(FileCutter, Recipe):
     """Regular expression whose first group, in a recording's path, is its subject."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(set(self.labels.values())) < 2:
             raise ValueError(f"labels {self.labels} name fewer than two classes: nothing could be learned from them")
 
@@ -67,20 +68,25 @@ class Events(FileCutter, Recipe):
         marks = bids.events(recording.path) or recording.annotations()
         classes = self.info().class_names
         sfreq = recipe.clean.sfreq
-        margin = 0 if recipe.windows.keep_edges else chain.edge
-        last = chain.n_out - margin - round(recipe.windows.seconds * sfreq)
+        first, last = usable_span(recipe.windows, sfreq=sfreq, n_times=chain.n_out, edge=chain.edge)
         found: list[tuple[int, int]] = []
+        n_lost = 0
         for mark in marks:
             name = next((name for pattern, name in self.labels.items() if fnmatch(mark.text, pattern)), None)
             if name is not None:
-                starts = (round(start * sfreq) for start in self._starts(mark, recipe.windows.seconds))
-                found += [(start, classes.index(name)) for start in starts if margin <= start <= last]
+                starts = [round(start * sfreq) for start in self._starts(mark, recipe.windows.seconds)]
+                inside = [(start, classes.index(name)) for start in starts if first <= start <= last]
+                found += inside
+                n_lost += len(starts) - len(inside)
+        lost = f"{n_lost} windows at events too near its ends" if n_lost else ""
+        if lost and not found:
+            raise UnusableError(f"no usable event: {lost}")
         if not found:
             texts = ", ".join(sorted({mark.text for mark in marks})[:8]) or "none at all"
             raise UnusableError(f"no usable event: none of {', '.join(self.labels)} among its annotations ({texts})")
         found.sort()
         start, label = np.array(found, dtype=np.int64).T
-        return WindowPlan(start=start, label=label)
+        return WindowPlan(start=start, label=label, note=lost)
 
     def _starts(self, mark: Annotation, seconds: float) -> list[float]:
         """Onsets of the windows of one event: at least one, even if the event is shorter than a window."""
