@@ -48,9 +48,8 @@ window. Input in microvolts at {config.sfreq:g} Hz.
 from tokenizer import DualTokenizer
 
 tokenizer = DualTokenizer.from_pretrained("PATH_OR_HUB_ID")
-codes = tokenizer.encode(x_uv, ch_names)      # x_uv (windows, channels, samples), ch_names such as ["Fp1", "Cz"]
-codes.t, codes.f                              # (windows, channels, patches)
-restored = tokenizer.decode(codes, ch_names)
+codes_t, codes_f = tokenizer.encode(x_uv, ch_names)  # x_uv (windows, channels, samples), ch_names such as ["Fp1", "Cz"]
+restored = tokenizer.decode((codes_t, codes_f), ch_names)  # codes: (windows, channels, patches)
 ```
 
 {_measured(record)}
