@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import time
 import types
 import typing
 from argparse import Action
@@ -33,6 +34,9 @@ INTERRUPTED_BY_USER = 130
 
 _TRACEBACK = "CODEBRAIN_TRACEBACK"
 
+_PATIENCE_S = 10.0
+"""Seconds that the other processes of a run leave to the first one, whose end alone takes some."""
+
 
 def command(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` as a program: exit with what it returns, or with 2 and one message for a user's mistake.
@@ -48,8 +52,15 @@ def command(main: Callable[[], int | None]) -> NoReturn:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get(_TRACEBACK):
             raise
+        _let_the_first_process_speak()
         print(f"error: {error}{_remedy(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, FloatingPointError) else USER_MISTAKE)
+
+
+def _let_the_first_process_speak() -> None:
+    """Of several processes that fail for the same reason one says so: the launcher ends the others as they wait."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(_PATIENCE_S)
 
 
 def _remedy(error: Exception) -> str:

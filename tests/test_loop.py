@@ -257,7 +257,19 @@ def test_changed_number_of_processes_is_refused(store: Store, tmp_path: Path) ->
     train(store, tmp_path / "run")
     result = run(TOY, *arguments(store, tmp_path / "run"), processes=2)
     assert result.returncode != 0
+    assert result.stderr.count("error: ") == 1
     assert "was trained by 1 processes, now there are 2" in result.stderr
+
+
+def test_a_mistake_is_told_once_whatever_the_number_of_processes(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    for given, said in [
+        ({"loop.total_steps": 0}, "--loop.total_steps is 0"),  # before the processes know of each other
+        ({}, "run is a file"),
+    ]:
+        result = run(TOY, *arguments(store, tmp_path / "run", **given), processes=2)
+        assert result.returncode != 0
+        assert result.stderr.count("error: ") == result.stderr.count(said) == 1, result.stderr
 
 
 def test_fewer_processes_than_meant_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
