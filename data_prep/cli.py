@@ -9,7 +9,8 @@ from typing import Any
 from codebrain.config import command, parse, to_dict
 from codebrain.data.format import Store
 from data_prep.corpora import counted, find_recordings, say_subjects
-from data_prep.corpora.tuh import TUH_SCHEME, excluded_subjects, leave_out, say_excluded, subsets_beside
+from data_prep.corpora.exclusion import exclude
+from data_prep.corpora.subjects import Naming
 from data_prep.engine import Backend, EngineConfig
 from data_prep.info import describe
 from data_prep.output import Preparation
@@ -59,6 +60,8 @@ class CorpusCommand(RunOptions, Recipe):
     """Files or folders with recordings."""
     subject_pattern: str | None = None
     """Regular expression whose first group, in a recording's path, is its subject."""
+    subjects: str | None = None
+    """CSV table with columns path (or file) and subject, and where known age and sex, instead of names in paths."""
     skip_folders: list[str] = field(default_factory=list)
     """Names of folders whose recordings are left out."""
     exclude: list[str] = field(default_factory=list)
@@ -117,22 +120,23 @@ def _corpus(arguments: Sequence[str]) -> int:
         CorpusCommand, arguments, prog="codebrain-prep corpus", description=_doc(CorpusCommand), positional=["paths"]
     )
     recipe = _part(Recipe, given)
-    sources = find_recordings(given.paths, given.subject_pattern, given.skip_folders)
+    sources = find_recordings(
+        given.paths, given.subject_pattern, given.skip_folders, subjects=given.subjects, say=print
+    )
     print(say_subjects(sources))
-    places: list[Any] = list(given.exclude)
-    if given.exclude_beside and any(source.scheme == TUH_SCHEME for source in sources):
-        places += subsets_beside(given.paths)
-    excluded = excluded_subjects(places)
-    rest = leave_out(sources, excluded)
-    if said := say_excluded(sources, rest, excluded):
-        print(said)
+    beside = given.paths if given.exclude_beside else None
+    exclusion = exclude(sources, given.exclude, Naming(given.subject_pattern), beside)
+    for line in exclusion.said:
+        print(line)
     constants = {
         **to_dict(recipe),
         "subject_pattern": given.subject_pattern,
         "skip_folders": given.skip_folders,
-        "excluded_subjects": sorted(excluded),
+        "excluded_subjects": exclusion.subjects,
     }
-    preparation = Preparation(store=given.output, recipe=recipe, sources=rest, constants=constants, report=given.report)
+    preparation = Preparation(
+        store=given.output, recipe=recipe, sources=exclusion.rest, constants=constants, report=given.report
+    )
     return preparation.run(given.engine(), given.shard)
 
 

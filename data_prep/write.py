@@ -7,7 +7,6 @@ after its shard, so a unit that was killed is simply done again.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any
 import numpy as np
 
 from codebrain.data.format import PARTIAL_SUFFIX, Recording, Shard, ShardWriter
-from data_prep.corpora import Source, bids
+from data_prep.corpora import Source
+from data_prep.corpora.files import files_of
 from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open_recording
 from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
-
-_DIGESTED = 1 << 16  # bytes at either end: header and samples
-_SAMPLES_BESIDE = (".eeg", ".fdt")  # of BrainVision's and EEGLAB's headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,9 @@ class Result:
     rejected: dict[str, int]
     """Windows rejected, by reason; empty for a recording that could not be used."""
     size: int
-    """Size of the source in bytes: a file of another size is prepared again."""
+    """Size of the source in bytes."""
+    state: str
+    """State of the source: in another one it is prepared again."""
     file: str
     """Where the source was."""
     digest: str
@@ -102,29 +101,13 @@ def give_up(job: Job, reason: str) -> Result:
 def read_result(job: Job) -> Result | None:
     """The noted result of a unit, or None if it has none or its source is another file by now."""
     result = read_record(job.store, job.row)
-    return result if result is not None and result.size == job.source.size else None
+    return result if result is not None and result.state == job.source.state else None
 
 
 def is_another(job: Job) -> bool:
     """Whether the record of a unit is of another recording, of the same name in another folder."""
     result = read_record(job.store, job.row)
-    return result is not None and result.file != job.source.file and result.digest != digest(job.source)
-
-
-def digest(source: Source) -> str:
-    """Hash of the beginning and the end of a recording's files; "" if they cannot be read."""
-    main = Path(source.file)
-    found = hashlib.sha256()
-    try:
-        for path in [main, *(main.with_suffix(suffix) for suffix in _SAMPLES_BESIDE if suffix != main.suffix)]:
-            if path.is_file():
-                with path.open("rb") as file:
-                    found.update(file.read(_DIGESTED))
-                    file.seek(max(path.stat().st_size - _DIGESTED, 0))
-                    found.update(file.read(_DIGESTED))
-    except OSError:
-        return ""
-    return found.hexdigest()
+    return result is not None and result.file != job.source.file and result.digest != _digest(job.source)
 
 
 def read_record(store: str, row: int) -> Result | None:
@@ -141,6 +124,10 @@ def read_record(store: str, row: int) -> Result | None:
         if not Path(store, shard.file).exists():
             return None
     return Result(**{**content, "recording": Recording(**content["recording"]), "shard": shard})
+
+
+def _digest(source: Source) -> str:
+    return files_of(Path(source.file)).digest()
 
 
 def _record(store: str, row: int) -> Path:
@@ -169,8 +156,9 @@ def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
         shard=None,
         rejected={},
         size=job.source.size,
+        state=job.source.state,
         file=job.source.file,
-        digest=digest(job.source),
+        digest=_digest(job.source),
         is_final=is_final,
     )
 
@@ -181,6 +169,8 @@ def _is_about_store(error: OSError, store: str) -> bool:
 
 
 def _prepare(job: Job) -> Result:
+    if job.source.unusable:
+        raise UnusableError(job.source.unusable)
     opened = open_recording(job.source, job.cutter, job.recipe)
     windows = Windows(opened, job.cutter, job.recipe)
     tally = Tally(opened.montage.ch_names)
@@ -209,7 +199,7 @@ def _prepare(job: Job) -> Result:
 
 def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Result:
     recording = opened.recording
-    told, header = bids.participant(recording.path, job.source.subject), recording.person()
+    told, header = (job.source.age, job.source.sex), recording.person()
     age, sex = (first or second for first, second in zip(told, header, strict=True))
     kept = shard.n if shard else 0
     rejected = tally.reasons.total()
@@ -234,7 +224,8 @@ def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Resu
         shard=shard,
         rejected=dict(tally.reasons),
         size=job.source.size,
+        state=job.source.state,
         file=job.source.file,
-        digest=digest(job.source),
+        digest=_digest(job.source),
         is_final=True,
     )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from codebrain.config import to_dict
 from codebrain.data.format import SPLITS, TaskInfo
 from data_prep.clean import Chain, CleanConfig
-from data_prep.corpora import Source
+from data_prep.corpora import Source, source_of
 from data_prep.cut import Cutter, FileCutter
 from data_prep.montage import MontageConfig
 from data_prep.read import Annotation, Readable, UnusableError
@@ -225,13 +225,7 @@ class DataSet(FileCutter):
         for match, file in found:
             yield (
                 match,
-                Source(
-                    file=str(file),
-                    key=file.relative_to(root).as_posix(),
-                    subject=match["subject"],
-                    scheme=self.about.title,
-                    size=file.stat().st_size,
-                ),
+                source_of(file, file.relative_to(root).as_posix(), match["subject"], scheme=self.about.title),
             )
 
 

@@ -37,6 +37,8 @@ class Events(FileCutter, Recipe):
     """Name of the task."""
     subject_pattern: str | None = None
     """Regular expression whose first group, in a recording's path, is its subject."""
+    subjects: str | None = None
+    """CSV table with columns path (or file) and subject, and where known age and sex, instead of names in paths."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,11 +55,13 @@ class Events(FileCutter, Recipe):
 
     def constants(self) -> dict[str, Any]:
         """All that the store depends on besides the recordings."""
-        return {**to_dict(self), "task": "events"}
+        # Whom the table names is noted for each recording: it may grow, or move.
+        constants = {name: value for name, value in to_dict(self).items() if name != "subjects"}
+        return {**constants, "task": "events"}
 
     def sources(self, path: str) -> list[Source]:
         """All recordings of a folder."""
-        return find_recordings([path], self.subject_pattern)
+        return find_recordings([path], self.subject_pattern, subjects=self.subjects, say=print)
 
     def warning(self) -> str:
         """Nothing: there is no published protocol."""

@@ -1,0 +1,119 @@
+"""Which files in some folders are recordings, and what lies there besides."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.corpora.files import brainvision_files
+from data_prep.corpora.source import counted
+
+SUFFIXES = (
+    *(".edf", ".bdf", ".gdf", ".rec", ".vhdr", ".ahdr", ".set", ".fif", ".fif.gz", ".cnt", ".mff", ".eeg", ".nxe"),
+    *(".cdt", ".lay"),
+)
+"""Endings of files (and .mff folders) that are taken for recordings."""
+
+_FOLDER_FORMATS = (".mff",)
+_HEADERS = (".vhdr", ".ahdr")
+# FIF also holds events, epochs, averages and matrices; a later part of a split recording comes with its first.
+_NOT_RAW = re.compile(
+    r"[-_](?:eve|epo|ave|cov|ica|fwd|inv|proj|src|trans|raw-\d+|split-(?!0*1_)\d+_\w+)\.fif(?:\.gz)?$", re.IGNORECASE
+)
+_USED_WITH_RECORDINGS = (".vmrk", ".amrk", ".fdt", ".tsv", ".json")
+_MADE_OR_RAW = ("derivatives", "sourcedata")  # of a BIDS data set: its recordings once more
+
+
+@dataclass
+class Listing:
+    """What is in some folders."""
+
+    files: dict[Path, Path] = field(default_factory=dict)
+    """Recordings in the order of their paths, each with the given file or folder that it was found by."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Files that are no recordings, by ending."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Folders that were passed over, with the reason."""
+
+    def in_words(self) -> list[str]:
+        """Lines on what was passed over."""
+        lines = []
+        if self.others:
+            endings = ", ".join(f"{ending} {count:,}" for ending, count in self.others.most_common(8))
+            endings += f" and {len(self.others) - 8} more" if len(self.others) > 8 else ""
+            lines.append(f"passed over {counted(self.others.total(), 'file')} that are no recordings: {endings}")
+        lines += [f"passed over {folder}: {reason}" for folder, reason in self.folders.items()]
+        return lines
+
+
+def list_recordings(given: Sequence[Path], skip_folders: Collection[str] = ()) -> Listing:
+    """Find the recordings at or below the given paths; hidden files and folders are passed over.
+
+    A folder is entered once, however many links lead to it, and first by its own path.
+    """
+    listing, entered = Listing(), set[tuple[int, int]]()
+    found: dict[Path, Path] = {}
+    for path in given:
+        if path.is_file() or path.suffix.lower() in _FOLDER_FORMATS:
+            found.setdefault(path, path)  # named by the user: even an unknown ending is tried
+            continue
+        for folder, entries in _folders(path, skip_folders, listing.folders, entered):
+            names = {entry.name for entry in entries}
+            taken = {name for name in names if name.lower().endswith(SUFFIXES) and not _NOT_RAW.search(name)}
+            taken -= _parts_of_others(folder, names)
+            listing.others.update(_ending(name) for name in names - taken - _parts_of_others(folder, names))
+            for name in taken:
+                found.setdefault(folder / name, path)
+    for ending in ("", *_USED_WITH_RECORDINGS):
+        listing.others.pop(ending, None)
+    listing.files = {file: found[file] for file in sorted(found)}
+    return listing
+
+
+def _folders(
+    top: Path, skip_folders: Collection[str], passed_over: dict[str, str], entered: set[tuple[int, int]]
+) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """Each folder at or below `top` with its files, and folders that are files to MNE; linked folders come last."""
+    own, linked = deque([top]), deque[Path]()
+    while own or linked:
+        folder = own.popleft() if own else linked.popleft()
+        try:
+            place = folder.stat()
+            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        except OSError as error:
+            passed_over[str(folder)] = f"cannot be listed ({error.strerror})"
+            continue
+        if (place.st_dev, place.st_ino) in entered:
+            continue
+        entered.add((place.st_dev, place.st_ino))
+        inner = [entry for entry in entries if entry.is_dir() and not entry.name.lower().endswith(_FOLDER_FORMATS)]
+        is_bids = any(entry.name == "dataset_description.json" or entry.name.startswith("sub-") for entry in entries)
+        for entry in sorted(inner, key=lambda entry: entry.name):
+            if is_bids and entry.name in _MADE_OR_RAW:
+                passed_over[entry.path] = "of a BIDS data set, its recordings once more; give it as a path to use it"
+            elif entry.name not in skip_folders:
+                (linked if entry.is_symlink() else own).append(folder / entry.name)
+        yield folder, [entry for entry in entries if entry not in inner]
+
+
+def _parts_of_others(folder: Path, names: Collection[str]) -> set[str]:
+    """Files that would pass for recordings but belong to one: samples of BrainVision, labels of TUEV."""
+    lower = {name.lower() for name in names}
+    parts = {name for name in names if name.lower().endswith(".rec") and f"{name[:-4].lower()}.edf" in lower}
+    samples = {name for name in names if name.lower().endswith(".eeg")}
+    headers = {name for name in names if name.lower().endswith(_HEADERS)}
+    parts |= {name for name in samples if any(f"{name[:-4].lower()}{ending}" in lower for ending in _HEADERS)}
+    if headers and samples - parts:  # a header may name a file with another stem
+        parts |= {file.name for header in headers for file in brainvision_files(folder / header)[0]} & samples
+    return parts
+
+
+def _ending(name: str) -> str:
+    """Ending by which a file that is no recording is counted."""
+    if found := _NOT_RAW.search(name):
+        return found[0].lower()
+    return Path(name).suffix.lower() or "no ending"
