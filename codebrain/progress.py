@@ -10,6 +10,9 @@ from tqdm import tqdm
 _TERMINAL_S, _LOG_FILE_S = 0.5, 30.0
 """Seconds between two drawings of a bar, and between two lines of a log file."""
 
+_CURSOR_UP = "\x1b[A"
+"""What a bar below another one ends with."""
+
 
 class _Lines:
     """A file that gets every state of a bar as a line of its own, instead of drawn over the one before."""
@@ -19,7 +22,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         """Write what is not empty as a line."""
-        if text := text.strip():
+        if text := text.replace(_CURSOR_UP, "").strip():
             self._file.write(text + "\n")
 
     def flush(self) -> None:
