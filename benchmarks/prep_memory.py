@@ -27,7 +27,10 @@ SFREQ, N_CHANS, BLOCK_SECONDS = 512.0, 64, 60
 def write_long(file: Path, hours: float) -> None:
     """An EDF whose data records are those of one minute, over and over."""
     x = 15 * np.random.default_rng(0).standard_normal((N_CHANS, round(BLOCK_SECONDS * SFREQ)))
-    signals = [EdfSignal(row, SFREQ, label=name) for row, name in zip(x, ELECTRODES[:N_CHANS], strict=True)]
+    signals = [
+        EdfSignal(row, SFREQ, label=name, physical_dimension="uV")
+        for row, name in zip(x, ELECTRODES[:N_CHANS], strict=True)
+    ]
     recording = Recording(startdate=datetime.date(2020, 1, 1))
     Edf(signals, recording=recording, data_record_duration=1.0).write(file)
     content = file.read_bytes()
@@ -51,6 +54,8 @@ def main() -> None:
     before, began = peak_mb(), time.perf_counter()
     result = prepare(Job(store=str(store), row=0, source=find_recordings([file])[0], recipe=recipe))
     seconds = time.perf_counter() - began
+    if result.recording.status != "ok":
+        raise SystemExit(f"not prepared: {result.recording.reason}")
     print(f"{hours:g} hours, {file.stat().st_size / 1e9:.2f} GB: {result.recording.kept} windows in {seconds:.1f} s,")
     print(f"{peak_mb():.0f} MB at the peak, {before:.0f} MB before")
     file.unlink()

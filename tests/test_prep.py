@@ -352,16 +352,21 @@ def test_killed_at_any_moment_it_is_taken_up_again(tmp_path, n_recordings, n_kil
     """SIGKILL of the whole process group at random moments; the end is that of an undisturbed run."""
     write_subjects(tmp_path / "in", n_recordings, seconds=30)
     flags = ["--config", CONFIGS / "small.yaml", "--windows.seconds", "4", "--workers", workers]
+    began = time.monotonic()
     assert start("corpus", tmp_path / "in", "--output", tmp_path / "undisturbed", *flags).wait() == 0
+    whole = time.monotonic() - began
     rng = random.Random(0)
     store = tmp_path / "killed"
-    for _ in range(n_kills):
+    for number in range(n_kills):
         process = start("corpus", tmp_path / "in", "--output", store, *flags)
-        done = len(list((store / "progress").glob("0*.json")))
-        # Wait until it is under way, then let chance choose.
-        while len(list((store / "progress").glob("0*.json"))) <= done and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.1))
+        if number % 2:  # at any moment, its start and its end too
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, whole))
+        else:  # while recordings are under way
+            done = len(list((store / "progress").glob("0*.json")))
+            while len(list((store / "progress").glob("0*.json"))) <= done and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.1))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -36,6 +36,13 @@ def windows_of(store: Path) -> np.ndarray:
         return dequantise(h5["windows"][:], h5["scale"][:])
 
 
+def starts_of(store: Path) -> np.ndarray:
+    import h5py
+
+    with h5py.File(store / "shards" / "000000.h5") as h5:
+        return h5["start"][:]
+
+
 def outcome(result: Result) -> tuple[Status, str]:
     return result.recording.status, result.recording.reason
 
@@ -211,26 +218,35 @@ def test_marked_stretches_are_left_out(tmp_path):
     sfreq=st.sampled_from([100.0, 128.0, 200.0, 250.0, 256.0, 512.0]),
     seconds=st.integers(1, 24),
     rms_uv=st.floats(2, 60),
+    scaling=st.sampled_from([("uV", 1.0), ("mV", 1e-3)]),
+    bad=st.none() | st.integers(0, 20),
     seed=st.integers(0, 99),
 )
-def test_any_edf_becomes_its_windows_or_a_reason(tmp_path_factory, names, others, form, sfreq, seconds, rms_uv, seed):
+def test_any_edf_becomes_its_windows_or_a_reason(
+    tmp_path_factory, names, others, form, sfreq, seconds, rms_uv, scaling, bad, seed
+):
     folder = tmp_path_factory.mktemp("any")
     labels = [form.format(name) for name in names] + others
     x = noise(len(labels), seconds, sfreq, seed=seed, rms_uv=rms_uv)
-    file = write_edf(folder / "a.edf", x, sfreq, labels=labels)
+    unit, factor = scaling
+    marks = [] if bad is None or bad >= seconds else [(float(bad), 1.0, "BAD")]
+    file = write_edf(folder / "a.edf", x * factor, sfreq, labels=labels, unit=unit, annotations=marks)
     result = run(file, folder / "s", Recipe(clean=CleanConfig(l_freq=None, h_freq=None, notch=None), windows=SHORT))
     if result.recording.status != "ok":
-        assert "too short" in result.recording.reason or "amplitude" in result.recording.reason, result.recording
+        known = ("too short", "amplitude", "marked bad")
+        assert any(words in result.recording.reason for words in known), result.recording
         return
     assert result.shard is not None
     assert set(result.shard.ch_names) == set(names)
-    windows = windows_of(folder / "s")
+    windows, starts = windows_of(folder / "s"), starts_of(folder / "s")
     assert np.isfinite(windows).all()
+    assert all(start + 2 <= mark[0] or start >= mark[0] + mark[1] for start in starts for mark in marks)
     if sfreq == 200:  # unfiltered and not resampled: the file's own samples, in the right row and place
-        edge = 0
-        for row, name in enumerate(result.shard.ch_names):
-            original = x[names.index(name)]
-            np.testing.assert_allclose(windows[0, row], original[edge : edge + 400], atol=rms_uv / 200 + 0.02)
+        originals = x[[names.index(name) for name in result.shard.ch_names]]
+        for window, start in zip(windows, starts, strict=True):
+            first = round(start * sfreq)
+            # Limits of at least 0.1 of the unit in the header, over 65536 steps.
+            np.testing.assert_allclose(window, originals[:, first : first + 400], atol=rms_uv / 200 + 0.02)
 
 
 def mutilated(content: bytes, rng: random.Random) -> bytes:
