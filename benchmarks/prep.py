@@ -8,6 +8,7 @@ processes with their start (a second or two for the imports of each) and without
 Needs the package lmdb.
 """
 
+import dataclasses
 import pickle
 import shutil
 import sys
@@ -104,7 +105,8 @@ def main() -> None:
     arguments = [*sys.argv[1:], "--output", "unused"]
     given = parse(CorpusCommand, arguments, prog="benchmarks/prep.py", description="", positional=["paths"])
     recipe = Recipe(**{name: getattr(given, name) for name in Recipe.__dataclass_fields__})
-    sources = find_recordings(given.paths)
+    # Copies of a recording serve as well as others here.
+    sources = [dataclasses.replace(source, unusable="") for source in find_recordings(given.paths)]
     root = Path(tempfile.mkdtemp())
     for source in sources:
         Path(source.file).read_bytes()  # all from a warm cache

@@ -7,6 +7,7 @@ not.
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import os
 from collections.abc import Mapping
@@ -43,9 +44,12 @@ def events(recording: Path) -> tuple[Annotation, ...]:
 def participant(recording: Path, subject: str) -> tuple[str, str]:
     """Age in years and sex as `participants.tsv` gives them, "" where it does not."""
     for folder in list(recording.parents)[:_DEEPEST]:
-        for row in _rows(folder / "participants.tsv"):
-            if row.get("participant_id") == subject:
-                return age_and_sex(row)
+        table = folder / "participants.tsv"
+        if table.is_file():
+            found = table.stat()
+            people = _participants(table, found.st_mtime_ns, found.st_size)
+            if subject in people:
+                return people[subject]
     return "", ""
 
 
@@ -88,6 +92,12 @@ def _rows(table: Path) -> list[dict[str, str]]:
             {key: (value or "").strip() for key, value in row.items() if key}
             for row in csv.DictReader(file, delimiter="\t")
         ]
+
+
+@functools.lru_cache(maxsize=64)
+def _participants(table: Path, changed: int, size: int) -> dict[str, tuple[str, str]]:
+    """Age and sex of each person in a table; read once, until it changes."""
+    return {row.get("participant_id", ""): age_and_sex(row) for row in _rows(table)}
 
 
 def _number(text: str | None) -> float:

@@ -10,7 +10,7 @@ import re
 
 _FILE = re.compile(r"(?:^|/)(S\d{3})/\1R\d{2}\.edf$")
 _RATE = "recorded at 128 Hz, the others at 160 Hz"
-_FAULTY = {"S088": _RATE, "S092": _RATE, "S100": _RATE, "S104": "trials of another length than the others'"}
+_FAULTY = {"S088": _RATE, "S092": _RATE, "S100": _RATE, "S104": "trials that do not follow the protocol"}
 
 
 def fault_of(key: str) -> str:

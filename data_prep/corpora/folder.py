@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.corpora import bids, eegmmidb, tuh
@@ -13,7 +14,7 @@ from data_prep.corpora.duplicates import mark_duplicates
 from data_prep.corpora.files import files_of
 from data_prep.corpora.source import Source, counted
 from data_prep.corpora.subjects import SUBJECT_PATTERNS, Naming, SubjectTable, session_of, stem_of
-from data_prep.corpora.walk import SUFFIXES, list_recordings
+from data_prep.corpora.walk import SUFFIXES, Listing, list_recordings
 
 _LISTED = 5
 _LOCAL_SCHEMES = SUBJECT_PATTERNS.keys() - {tuh.SCHEME}
@@ -50,37 +51,24 @@ def find_recordings(
     ValueError
         No recording is there, the pattern is no regular expression or fits none of them, or so for the table.
     """
-    given = [Path(path).absolute() for path in paths]
-    for path in given:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
     if subjects is not None and subject_pattern is not None:
         raise ValueError("--subjects and --subject_pattern both say whom recordings are from: give one of them")
-    naming = Naming(subject_pattern)
+    naming, table = Naming(subject_pattern), SubjectTable(subjects) if subjects is not None else None
+    given = _existing(paths)
     listing = list_recordings(given, skip_folders)
     for line in listing.in_words():
         say(_readable(line))
     if not listing.files:
         names = ", ".join(str(path) for path in given) or "nothing"
         raise ValueError(f"no recordings in {names}: looked for files ending in {', '.join(SUFFIXES)}")
-    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    keys = {file: file.relative_to(root).as_posix() for file in listing.files}
-    if subjects is not None:
-        table = SubjectTable(subjects)
-        sources = _by_table(listing.files, keys, table)
-        if table.unused:
-            say(
-                f"WARNING: {counted(len(table.unused), 'row')} of {table.file} fit no recording: {table.unused[0]}, ..."
-            )
-    else:
-        data_sets = _data_sets(listing.files)
-        sources = [
-            _by_path(file, keys[file], given_path, naming, data_sets[file])
-            for file, given_path in listing.files.items()
-        ]
-        _check_pattern(naming, sources)
+    found = _found(given, listing)
+    sources = _by_path(found, naming) if table is None else _by_table(found, table)
+    if table is not None and table.unused:
+        rows = counted(len(table.unused), "row")
+        say(f"WARNING: {rows} of {table.file} fit no recording, such as {table.unused[0]}")
     sources = mark_duplicates(sources)
-    _say_unusable(sources, say)
+    for line in _unusable_in_words(sources):
+        say(line)
     return sources
 
 
@@ -123,34 +111,39 @@ def say_subjects(sources: Sequence[Source]) -> str:
     return line
 
 
-def _by_path(file: Path, key: str, found_by: Path, naming: Naming, data_set: str) -> Source:
-    """A recording whose path names its subject."""
-    # A folder above the given one says nothing: all of /data/sub-project/ is not one person.
-    inside = file.relative_to(found_by).as_posix() if file != found_by else file.name
-    subject, scheme = naming.subject(key if naming.pattern else inside)
-    if not scheme:
-        subject = stem_of(key)
-    data_set = data_set if scheme in _LOCAL_SCHEMES else ""
-    name = f"{data_set}/{subject}" if data_set else subject
-    source = source_of(file, key, name, data_set=data_set, scheme=scheme)
-    fault = eegmmidb.fault_of(key) if file != found_by and not source.unusable else ""
-    return dataclasses.replace(source, unusable=fault) if fault else source
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A recording that was found."""
+
+    file: Path
+    """Where it is."""
+    given: Path
+    """File or folder that the user gave."""
+    key: str
+    """Its path below the folder that is common to all that was given."""
+    data_set: str
+    """Name of its data set, if there are several."""
+
+    @property
+    def inside(self) -> str:
+        """Its path below the given folder: all of /data/sub-project/ is not one person."""
+        return self.file.relative_to(self.given).as_posix() if self.file != self.given else self.file.name
 
 
-def _by_table(files: Mapping[Path, Path], keys: Mapping[Path, str], table: SubjectTable) -> list[Source]:
-    """Recordings whose subjects a table names; those that are not in it cannot be used."""
-    people = table.people(
-        {file: file.relative_to(given).as_posix() if file != given else file.name for file, given in files.items()}
-    )
-    sources = []
-    for file, key in keys.items():
-        if file in people:
-            person = people[file]
-            told = {name: value for name, value in (("age", person.age), ("sex", person.sex)) if value}
-            sources.append(source_of(file, key, person.subject, scheme=table.file.name, **told))
-        else:
-            sources.append(source_of(file, key, stem_of(key), unusable=f"not in {table.file.name}"))
-    return sources
+def _existing(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    for path in paths:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return [Path(path).absolute() for path in paths]
+
+
+def _found(given: Sequence[Path], listing: Listing) -> list[_Found]:
+    root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
+    data_sets = _data_sets(listing.files)
+    return [
+        _Found(file=file, given=path, key=file.relative_to(root).as_posix(), data_set=data_sets[file])
+        for file, path in listing.files.items()
+    ]
 
 
 def _data_sets(files: Mapping[Path, Path]) -> dict[Path, str]:
@@ -158,35 +151,53 @@ def _data_sets(files: Mapping[Path, Path]) -> dict[Path, str]:
 
     A data set is what a BIDS description says, or else a folder that was given.
     """
-    roots = {
-        file: _bids_root(file.parent) or (given if file != given else file.parent) for file, given in files.items()
-    }
+    is_described = functools.cache(lambda folder: (folder / "dataset_description.json").exists())
+    roots = {}
+    for file, given in files.items():
+        # The outermost, for derivatives are described too and of the same persons.
+        described = [folder for folder in file.parents if is_described(folder)]
+        roots[file] = described[-1] if described else given if file != given else file.parent
     common = os.path.commonpath(list(set(roots.values())))
     names = {root: _readable(Path(os.path.relpath(root, common)).as_posix()) for root in set(roots.values())}
     return {file: "" if names[root] == "." else names[root] for file, root in roots.items()}
 
 
-@functools.lru_cache(maxsize=100_000)
-def _bids_root(folder: Path) -> Path | None:
-    """The outermost folder at or above this one that is described as a BIDS data set."""
-    above = _bids_root(folder.parent) if folder != folder.parent else None
-    return above or (folder if (folder / "dataset_description.json").exists() else None)
+def _by_path(found: Sequence[_Found], naming: Naming) -> list[Source]:
+    """Recordings whose subjects their paths name."""
+    named = [naming.subject(one.key if naming.pattern else one.inside) for one in found]
+    if naming.pattern is not None and not any(scheme for _, scheme in named):
+        raise ValueError(f"--subject_pattern {naming.pattern!r} fits no recording, such as {found[0].key!r}")
+    sources = []
+    for one, (subject, scheme) in zip(found, named, strict=True):
+        data_set = one.data_set if scheme in _LOCAL_SCHEMES else ""
+        name = (f"{data_set}/{subject}" if data_set else subject) if scheme else stem_of(one.key)
+        source = source_of(one.file, one.key, name, data_set=data_set, scheme=scheme)
+        fault = source.unusable or ("" if one.file == one.given else eegmmidb.fault_of(one.key))
+        sources.append(dataclasses.replace(source, unusable=fault))
+    return sources
 
 
-def _check_pattern(naming: Naming, sources: Sequence[Source]) -> None:
-    if naming.pattern is not None and not any(source.scheme for source in sources):
-        raise ValueError(f"--subject_pattern {naming.pattern!r} fits no recording, such as {sources[0].key!r}")
+def _by_table(found: Sequence[_Found], table: SubjectTable) -> list[Source]:
+    """Recordings whose subjects a table names; those that are not in it cannot be used."""
+    people = table.people({one.file: one.inside for one in found})
+    sources = []
+    for one in found:
+        if one.file in people:
+            person = people[one.file]
+            told = {name: value for name, value in (("age", person.age), ("sex", person.sex)) if value}
+            sources.append(source_of(one.file, one.key, person.subject, scheme=table.file.name, **told))
+        else:
+            sources.append(source_of(one.file, one.key, stem_of(one.key), unusable=f"not in {table.file.name}"))
+    return sources
 
 
-def _say_unusable(sources: Sequence[Source], say: Callable[[str], object]) -> None:
+def _unusable_in_words(sources: Sequence[Source]) -> Iterator[str]:
     unusable = [source for source in sources if source.unusable]
-    if not unusable:
-        return
-    say(f"{counted(len(unusable), 'recording')} cannot be used, which recordings.csv will say too:")
-    for source in unusable[:_LISTED]:
-        say(f"  {source.key}: {source.unusable}")
+    if unusable:
+        yield f"{counted(len(unusable), 'recording')} cannot be used, which recordings.csv will say too:"
+    yield from (f"  {source.key}: {source.unusable}" for source in unusable[:_LISTED])
     if len(unusable) > _LISTED:
-        say(f"  and {len(unusable) - _LISTED:,} more")
+        yield f"  and {len(unusable) - _LISTED:,} more"
 
 
 def _fault_of_name(file: Path) -> str:

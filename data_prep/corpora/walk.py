@@ -62,16 +62,21 @@ def list_recordings(given: Sequence[Path], skip_folders: Collection[str] = ()) -
             found.setdefault(path, path)  # named by the user: even an unknown ending is tried
             continue
         for folder, entries in _folders(path, skip_folders, listing.folders, entered):
-            names = {entry.name for entry in entries}
-            taken = {name for name in names if name.lower().endswith(SUFFIXES) and not _NOT_RAW.search(name)}
-            taken -= _parts_of_others(folder, names)
-            listing.others.update(_ending(name) for name in names - taken - _parts_of_others(folder, names))
-            for name in taken:
-                found.setdefault(folder / name, path)
-    for ending in ("", *_USED_WITH_RECORDINGS):
+            own = {entry.name for entry in entries}
+            own -= _parts_of_others(folder, own)
+            taken = {name for name in own if name.lower().endswith(SUFFIXES) and not _NOT_RAW.search(name)}
+            found.update({folder / name: path for name in taken if folder / name not in found})
+            listing.others.update(_ending(name) for name in own - taken)
+    for ending in _USED_WITH_RECORDINGS:
         listing.others.pop(ending, None)
     listing.files = {file: found[file] for file in sorted(found)}
     return listing
+
+
+def files_below(top: Path) -> Iterator[Path]:
+    """All files at or below a folder that are not hidden, whatever they are."""
+    for folder, entries in _folders(top, (), {}, set()):
+        yield from (folder / entry.name for entry in entries)
 
 
 def _folders(
@@ -90,7 +95,7 @@ def _folders(
         if (place.st_dev, place.st_ino) in entered:
             continue
         entered.add((place.st_dev, place.st_ino))
-        inner = [entry for entry in entries if entry.is_dir() and not entry.name.lower().endswith(_FOLDER_FORMATS)]
+        inner = {entry for entry in entries if entry.is_dir() and not entry.name.lower().endswith(_FOLDER_FORMATS)}
         is_bids = any(entry.name == "dataset_description.json" or entry.name.startswith("sub-") for entry in entries)
         for entry in sorted(inner, key=lambda entry: entry.name):
             if is_bids and entry.name in _MADE_OR_RAW:

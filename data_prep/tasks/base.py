@@ -7,7 +7,6 @@ one all go by the same name.
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from codebrain.config import to_dict
 from codebrain.data.format import SPLITS, TaskInfo
 from data_prep.clean import Chain, CleanConfig
 from data_prep.corpora import Source, source_of
+from data_prep.corpora.walk import files_below
 from data_prep.cut import Cutter, FileCutter
 from data_prep.montage import MontageConfig
 from data_prep.read import Annotation, Readable, UnusableError
@@ -277,13 +277,7 @@ def with_part(source: Source, part: str) -> Source:
 
 def _files(root: Path) -> list[tuple[str, Path]]:
     """Path below the root and place of every file that is not hidden, in order."""
-    files = [
-        Path(folder, name)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    ]
-    return sorted((file.relative_to(root.parent).as_posix(), file) for file in files)
+    return sorted((file.relative_to(root.parent).as_posix(), file) for file in files_below(root))
 
 
 def _windows_of(stretch: Stretch, seconds: float, sfreq: float) -> Sequence[tuple[float, int]]:
