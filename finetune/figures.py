@@ -28,7 +28,7 @@ from finetune.markdown import HEADLINE, MAIN, TITLES, in_words
 from finetune.metrics import Predictions
 from finetune.trial import Result
 
-_MANY = 12
+_MANY = 10
 """Subjects or folds that can still be told apart by colour and listed by name."""
 
 _STYLE: Any = {
@@ -86,6 +86,7 @@ def comparison(report: dict[str, Any]) -> Figure:
             axis.axvline(report["chance"][name], label="chance", **_CHANCE)
         axis.set_xlabel(in_words(name))
         axis.grid(axis="x", alpha=0.3)
+        axis.margins(x=0.12)
     axes[0].set(yticks=range(len(arms)), ylim=(len(arms) - 0.5, -0.7))
     axes[0].set_yticklabels([TITLES[arm] for arm in arms])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right lower")
@@ -168,7 +169,7 @@ def subjects(report: dict[str, Any]) -> Figure:
     if name in report["chance"]:
         axis.axhline(report["chance"][name], label="chance", **_CHANCE)
         axis.legend()
-    if len(rows) <= 4 * _MANY:
+    if len(rows) <= 5 * _MANY:
         axis.set_xticks(range(len(rows)))
         axis.set_xticklabels([row["subject"] for row in rows], rotation=90)
     axis.set(xlabel="subject, sorted", ylabel=f"{in_words(name)} (mean of seeds)", title=_title(report))

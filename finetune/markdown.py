@@ -121,7 +121,7 @@ def _seeds(report: dict[str, Any]) -> list[str]:
     rows = []
     for arm, entry in report["arms"].items():
         seeds = dict.fromkeys(trial["seed"] for trial in entry["trials"])
-        for place, seed in enumerate(seeds):
+        for place, seed in enumerate(seeds if len(seeds) > 1 else ()):  # classical baselines draw nothing
             figures = {name: entry[side]["metrics"][name]["by_seed"][place] for name in names}
             rows.append({"model": TITLES[arm], "seed": seed} | figures)
     return ["Each seed:", _table(rows)]

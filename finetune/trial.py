@@ -188,9 +188,8 @@ class Trial:
             label = torch.from_numpy(labels[found.window])
             loss = task.loss(found.logits, label, weights=weights, smoothing=training.label_smoothing)
             scores = metrics.score(task.kind, found.predictions(task, self.data.windows))
-            selection = scores[task.selection] - _TIE * loss.item() / (1 + loss.item())
             figures = {f"valid/{name}": value for name, value in scores.items()}
-            return {"valid/loss": loss.item(), **figures, _SELECTION: selection}
+            return {"valid/loss": loss.item(), **figures, _SELECTION: worth(scores[task.selection], loss.item())}
 
         result = fit(
             phase,
@@ -272,6 +271,11 @@ class Trial:
             num_workers=training.num_workers,
             mixed_precision=training.mixed_precision,
         )
+
+
+def worth(score: float, loss: float) -> float:
+    """What weights are selected by: a figure of merit, and among equals the smaller loss, of whatever size."""
+    return score - _TIE * loss / (1 + loss)
 
 
 def micro_batches(batch_size: int, micro_batch: int, world: int) -> tuple[int, int]:

@@ -137,6 +137,7 @@ def test_both_forms_have_the_same_numbers_and_json_is_strict(tmp_path):
         row = next(row for row in text.splitlines() if row.startswith(f"| CodeBrain | {line} |"))
         assert f"{value:.3f}" in row
     assert f"{read['arms']['codebrain']['test']['metrics']['auroc']['mean']:.3f}" in text
+    assert "| log band power + linear | 0 |" not in text, "it draws nothing"
     assert text.count("| S") == 6, "a line for each test subject"
 
 

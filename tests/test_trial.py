@@ -8,6 +8,7 @@ import finetune.trial
 from codebrain.data.windows import Request
 from finetune import cli
 from finetune.task import Task
+from finetune.trial import worth
 from tests.reference_finetune import TINY, write_task_store
 
 
@@ -88,3 +89,9 @@ def test_class_weights_and_label_smoothing_are_in_the_loss(handed, store, mode, 
     k = 3
     target = torch.full((10, k), float(smoothing) / k) + (1 - float(smoothing)) * torch.eye(k)[batch.label]
     torch.testing.assert_close(loss, (-(target * log_p).sum(1) * weights[batch.label]).mean())
+
+
+def test_among_equal_figures_the_smaller_loss_wins_whatever_its_size():
+    for larger, smaller in ((0.7, 0.6), (1.6, 1.1), (60.0, 50.0)):
+        assert worth(0.0, smaller) > worth(0.0, larger)
+    assert worth(0.5001, 50.0) > worth(0.5, 0.01), "a better figure outweighs any loss"
