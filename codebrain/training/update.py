@@ -63,7 +63,7 @@ class Updater:
         scalars, windows = self._gradient(step, generator)
         scalars["train/grad_norm"] = self._clip()
         _require_finite(self.run, scalars, windows, step, self.train)
-        scalars |= self._update()
+        scalars |= self._move()
         if self.after_update is not None:
             found = self.after_update(step, generator)
             scalars |= {f"train/{name}": value for name, value in found.items()}
@@ -76,8 +76,9 @@ class Updater:
         sums: dict[str, Any] = {}
         windows: list[int] = []
         for micro in range(loop.accumulation):
-            batch = next(self.batches).to(run.device)
-            windows += batch.window.tolist()
+            batch = next(self.batches)
+            windows += batch.window.tolist()  # on a GPU this would wait for all that is under way
+            batch = batch.to(run.device)
             generator.set_state(start)
             # By the place in the global batch: one process with two micro-batches draws what two with one each do.
             torch.manual_seed(draw_key(loop.seed, step, micro * run.world + run.rank, 0, DRAW_TORCH))
@@ -94,7 +95,7 @@ class Updater:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         return self.run.accelerator.clip_grad_norm_(parameters, self.optim.grad_clip or math.inf).detach()
 
-    def _update(self) -> dict[str, float]:
+    def _move(self) -> dict[str, float]:
         """Move the weights, unless float16's scaler finds the gradient too large for its present scale."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
