@@ -151,15 +151,17 @@ def _data_sets(files: Mapping[Path, Path]) -> dict[Path, str]:
 
     A data set is what a BIDS description says, or else a folder that was given.
     """
-    is_described = functools.cache(lambda folder: (folder / "dataset_description.json").exists())
-    roots = {}
-    for file, given in files.items():
-        # The outermost, for derivatives are described too and of the same persons.
-        described = [folder for folder in file.parents if is_described(folder)]
-        roots[file] = described[-1] if described else given if file != given else file.parent
+    described = functools.cache(_described)
+    roots = {file: described(file.parent) or (given if file != given else file.parent) for file, given in files.items()}
     common = os.path.commonpath(list(set(roots.values())))
     names = {root: _readable(Path(os.path.relpath(root, common)).as_posix()) for root in set(roots.values())}
     return {file: "" if names[root] == "." else names[root] for file, root in roots.items()}
+
+
+def _described(folder: Path) -> Path | None:
+    """The outermost BIDS data set that a folder is in: derivatives are described too, and of the same persons."""
+    above = reversed([folder, *folder.parents])
+    return next((place for place in above if (place / "dataset_description.json").exists()), None)
 
 
 def _by_path(found: Sequence[_Found], naming: Naming) -> list[Source]:
