@@ -3,12 +3,13 @@
     python benchmarks/prep.py FOLDER [--config data_prep/configs/pretrain.yaml] [flags of codebrain-prep corpus]
 
 The other way is CBraMod's: MNE's FFT resampling, FIR filter and notch on the whole recording, windows as pickled
-float64 in an LMDB, one transaction each, one process. Prints seconds, bytes and how far the spectra differ; of two
-processes with their start (a second or two for the imports of each) and without.
+float64 in an LMDB, one transaction each, one process. Prints seconds by the clock and of the processors (which other
+programs on the machine disturb less), bytes and how far the spectra differ.
 Needs the package lmdb.
 """
 
 import dataclasses
+import os
 import pickle
 import shutil
 import sys
@@ -95,10 +96,11 @@ def disk(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
-def timed(function, *arguments) -> float:
-    began = time.perf_counter()
+def timed(function, *arguments) -> tuple[float, float]:
+    """Seconds by the clock, and of the processors in this process and those that it started."""
+    began, before = time.perf_counter(), sum(os.times()[:4])
     function(*arguments)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, sum(os.times()[:4]) - before
 
 
 def main() -> None:
@@ -115,16 +117,18 @@ def main() -> None:
         "published": timed(published, sources, recipe, root / "published"),
         "ours, 1 process": timed(ours, sources, recipe, root / "one", 1),
         "ours, 2 processes": timed(ours, sources, recipe, root / "two", 2),
-        "the same, running": timed(ours, sources, recipe, root / "again", 2),  # joblib keeps its workers for a while
     }
     freqs, theirs = mean_spectrum(windows_of_lmdb(root / "published"), recipe.clean.sfreq)
     _, mine = mean_spectrum(windows_of_store(root / "one"), recipe.clean.sfreq)
     band = (freqs >= 1) & (freqs <= 40)
     hours = sum(recording.hours for recording in Store.open(root / "one").recordings)
     print(f"\n{len(sources)} recordings, {hours:.1f} hours")
-    for name, value in seconds.items():
-        against = seconds["published"] / value, seconds["ours, 1 process"] / value
-        print(f"{name:20} {value:8.1f} s   {against[0]:5.2f} x the published way, {against[1]:5.2f} x one process")
+    for name, (clock, processors) in seconds.items():
+        times = [seconds[other][0] / clock for other in ("published", "ours, 1 process")]
+        print(
+            f"{name:20} {clock:6.1f} s, {times[0]:5.2f} x the published way, {times[1]:5.2f} x one process;"
+            f" {processors:6.1f} s of the processors, {seconds['published'][1] / processors:5.2f} x"
+        )
     bytes_each = {
         name: disk(root / name) / sum(1 for _ in windows(root / name))
         for name, windows in (("published", windows_of_lmdb), ("one", windows_of_store))

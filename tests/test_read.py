@@ -13,7 +13,7 @@ from codebrain.channels import ELECTRODES, TEN_TWENTY_19
 from codebrain.data.format import Status, dequantise
 from data_prep.clean import CleanConfig
 from data_prep.corpora import find_recordings
-from data_prep.montage import MontageConfig
+from data_prep.montage import MontageConfig, plan_montage
 from data_prep.read import GuardConfig, OpenRecording, UnusableError, check_amplitude, probe
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
@@ -201,6 +201,20 @@ def test_line_frequency_is_found(tmp_path):
         x = noise(2, 20, 200.0) + (10 * np.sin(2 * np.pi * line * t) if line else 0)
         recording = OpenRecording(write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "Fp2"]))
         assert probe(recording, [0, 1], find_line=True).line_hz == line
+
+
+def test_labels_that_no_scheme_tells_can_be_named():
+    labels = ["E36", "E104", "Fp1-Cz"]
+    with pytest.raises(UnusableError, match="If you know which electrodes these are"):
+        plan_montage(labels, MontageConfig(names=["C3", "C4"]))
+    names = {"E36": "C3", "E104": "C4", "Fp1-Cz": "Fp1"}
+    montage = plan_montage(labels, MontageConfig(names=["C4", "Fp1"], rename=names))
+    assert (montage.ch_names, montage.labels, montage.matrix) == (("C4", "Fp1"), ("E104", "Fp1-Cz"), None)
+
+
+def test_what_interpolation_would_fill_in_is_said():
+    with pytest.raises(UnusableError, match=r"lacks 1 of 19 .*: Pz. --channels.max_interpolated 1 would fill them in"):
+        plan_montage(TEN_TWENTY_19[:-1], MontageConfig(names=list(TEN_TWENTY_19)))
 
 
 def test_marked_stretches_are_left_out(tmp_path):
