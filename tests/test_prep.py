@@ -413,6 +413,25 @@ def test_a_dask_cluster_gives_the_same_store(folder, reference, tmp_path, monkey
     assert contents(tmp_path / "s") == reference
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_a_recording_that_no_worker_of_a_cluster_survives_is_given_up(tmp_path):
+    distributed = pytest.importorskip("dask.distributed")
+    dask = pytest.importorskip("dask")
+    write_subjects(tmp_path / "in", 3, seconds=24)
+    jobs = [
+        Job(store=str(tmp_path / "s"), row=row, source=source, recipe=Recipe(), cutter=Deadly())
+        for row, source in enumerate(find_recordings([tmp_path / "in"]))
+    ]
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+    ):
+        config = EngineConfig(backend="dask", scheduler=cluster.scheduler_address)
+        results = {result.recording.row: result.recording for result in run(jobs, config)}
+    assert ["died" in results[row].reason for row in range(3)] == [False, True, False]
+
+
 def test_a_full_disk_ends_the_run_with_a_message(folder, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
