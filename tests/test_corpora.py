@@ -364,7 +364,7 @@ def test_without_a_list_of_them_it_is_said_aloud(tueg, tmp_path, monkeypatch, ca
     assert prep(monkeypatch, "corpus", tueg, "--output", tmp_path / "s", *flags) == 0
     assert "WARNING: these are TUH recordings, and no subject is left out" in capsys.readouterr().out
     lists = tmp_path / "evaluation.txt"
-    lists.write_text("aaaaaaax\naaaaaaay\n")
+    lists.write_text("# TUAB\naaaaaaax\naaaaaaay_s001_t000.edf\n")
     flags = [*flags, "--exclude", lists]
     assert prep(monkeypatch, "corpus", tueg, "--output", tmp_path / "t", *flags) == 0
     assert "left out 2 recordings of 2 subjects that are in evaluation.txt" in capsys.readouterr().out

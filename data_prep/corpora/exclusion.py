@@ -16,7 +16,7 @@ from data_prep.corpora.source import Source, counted
 from data_prep.corpora.subjects import Naming
 from data_prep.corpora.walk import SUFFIXES, list_recordings
 
-_SUBJECT = re.compile(r"^[^\s,;]+$")
+_SUBJECT = re.compile(r"^[^\s,;#]+$")
 _SHOWN = 3
 
 
@@ -128,7 +128,7 @@ def _listed(file: Path) -> Iterator[str]:
     for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         first = re.split(r"[,;\t ]", line.strip(), maxsplit=1)[0]
         if _SUBJECT.match(first):
-            yield first
+            yield tuh.subject_of(first) or first
 
 
 def _in_words(place: Place, sources: Sequence[Source]) -> Iterator[str]:

@@ -94,7 +94,11 @@ def files_of(recording: Path) -> Files:
 
 def brainvision_files(header: Path) -> tuple[list[Path], list[Path]]:
     """The files of samples and of marks that a BrainVision header names."""
-    named = _NAMED.findall(_text(header).decode("utf-8", "replace"))
+    content = _text(header)
+    try:
+        named = _NAMED.findall(content.decode("utf-8"))
+    except UnicodeDecodeError:  # headers of before 2007
+        named = _NAMED.findall(content.decode("latin-1"))
     files = {
         kind: [header.with_name(Path(name.replace("$b", header.stem)).name) for key, name in named if key == kind]
         for kind in ("DataFile", "MarkerFile")
