@@ -211,7 +211,8 @@ def table(sizes: dict[str, float], results: list[dict[str, Any]]) -> str:
     names = {"cold": "cold random reads, windows/s", "cold loader": "DataLoader, 2 workers, cold, windows/s"}
     for row in results:
         name = names.get(row["what"], "DataLoader, 2 workers, warm, windows/s")
-        lines.append(f"| {name} | {row['store']:.0f} | {row['lmdb']:.0f} | {row['store'] / row['lmdb']:.2f} |")
+        rates = [f"{row[side]:.0f} ({min(found):.0f}-{max(found):.0f})" for side, found in row["rounds"].items()]
+        lines.append(f"| {name} | {' | '.join(rates)} | {row['store'] / row['lmdb']:.2f} |")
     kb = {side: size / 1e3 for side, size in sizes.items()}
     lines.append(f"| disk, kB per window | {kb['store']:.1f} | {kb['lmdb']:.1f} | {kb['store'] / kb['lmdb']:.3f} |")
     return "\n".join(lines)
