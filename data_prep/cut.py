@@ -15,7 +15,8 @@ from scipy.signal import resample
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
-from data_prep.read import Annotation, OpenRecording, Probe, Readable, check_amplitude, probe
+from data_prep.probe import Probe, check_amplitude, probe
+from data_prep.read import Annotation, OpenRecording, Readable
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowPlan, fault, grid, is_at_gap, is_marked_bad
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from data_prep.clean import CleanConfig
 from data_prep.montage import MontageConfig
-from data_prep.read import GuardConfig, Unit
+from data_prep.probe import GuardConfig
+from data_prep.read import Unit
 from data_prep.windows import WindowConfig
 
 

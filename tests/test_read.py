@@ -14,7 +14,8 @@ from codebrain.data.format import Status, dequantise
 from data_prep.clean import CleanConfig
 from data_prep.corpora import find_recordings
 from data_prep.montage import MontageConfig, plan_montage
-from data_prep.read import GuardConfig, OpenRecording, UnusableError, check_amplitude, probe
+from data_prep.probe import GuardConfig, check_amplitude, probe
+from data_prep.read import OpenRecording, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from data_prep.write import Job, Result, prepare

@@ -6,7 +6,8 @@ import pytest
 from scipy.signal import welch
 
 from codebrain.channels import TEN_TWENTY_19, canonical_name, channel_type
-from data_prep.read import GuardConfig, OpenRecording, check_amplitude, probe
+from data_prep.probe import GuardConfig, check_amplitude, probe
+from data_prep.read import OpenRecording
 from data_prep.synthetic import SyntheticConfig, write_recordings
 
 N_SUBJECTS = 8
