@@ -84,6 +84,13 @@ def test_eeg_is_of_nihon_kohden_unless_a_brainvision_header_names_it(tmp_path):
     assert [source.key for source in find_recordings([tmp_path])] == ["beside.vhdr", "other.vhdr", "own.eeg"]
 
 
+@pytest.mark.parametrize("header", [b"DataFile=/\nMarkerFile=\n", b"DataFile=\0\xff.eeg\n", b"", b"\xff" * 300])
+def test_a_damaged_header_names_no_files(tmp_path, header):
+    (tmp_path / "a.vhdr").write_bytes(header)
+    (tmp_path / "b.eeg").write_bytes(b"x")
+    assert [source.key for source in find_recordings([tmp_path])] == ["a.vhdr", "b.eeg"]
+
+
 def test_links_in_circles_and_to_folders_inside_give_each_recording_once(tmp_path):
     write(tmp_path / "b" / "a.edf")
     (tmp_path / "b" / "up").symlink_to("..")
@@ -123,9 +130,12 @@ def test_what_has_not_been_fetched_is_a_row_until_it_is(tmp_path, monkeypatch, c
     assert (a.status, b.status, c.status) == ("ok", "failed", "failed")
     assert "b.edf is not there: a link to" in b.reason
     assert "c.fdt is not there: a link to" in c.reason
+    os.unlink(tmp_path / "in" / "c.fdt")
+    os.symlink(b"M\xfcller", os.fsencode(tmp_path / "in" / "c.fdt"))
     write_edf(tmp_path / "annex" / "b", noise(19, 24, 250.0, seed=1), 250.0)
     assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", store, *QUICK) == 0
     assert Store.open(store).recording(1).status == "ok"
+    assert "a link to M\\xfcller" in Store.open(store).recording(2).reason
 
 
 def test_a_name_that_is_not_utf8_is_a_row_and_the_rest_goes_on(tmp_path, monkeypatch, capsys):

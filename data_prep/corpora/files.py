@@ -45,9 +45,9 @@ class Files:
         """Hash of the sizes of the signal's files and of what the texts say."""
         found = hashlib.sha256()
         for file in self.signal:
-            found.update(f"{file.name} {_size(file)}\n".encode("utf-8", "surrogateescape"))
+            found.update(os.fsencode(f"{file.name} {_size(file)}\n"))
         for file in self.texts:
-            found.update(_text(file))
+            found.update(os.fsencode(f"{file.name}\n") + _text(file))
         return found.hexdigest()[:16]
 
     def digest(self) -> str:
@@ -99,11 +99,12 @@ def brainvision_files(header: Path) -> tuple[list[Path], list[Path]]:
         named = _NAMED.findall(content.decode("utf-8"))
     except UnicodeDecodeError:  # headers of before 2007
         named = _NAMED.findall(content.decode("latin-1"))
-    files = {
-        kind: [header.with_name(Path(name.replace("$b", header.stem)).name) for key, name in named if key == kind]
-        for kind in ("DataFile", "MarkerFile")
-    }
-    return files["DataFile"], files["MarkerFile"]
+    beside = [(kind, Path(name.replace("$b", header.stem)).name) for kind, name in named]
+    samples, marks = (
+        [header.with_name(name) for kind, name in beside if kind == wanted and name]
+        for wanted in ("DataFile", "MarkerFile")
+    )
+    return samples, marks
 
 
 def _there(files: Iterable[Path]) -> list[Path]:

@@ -76,7 +76,7 @@ def source_of(file: Path, key: str, subject: str, *, data_set: str = "", **known
     """A recording with what its files and the tables beside it tell; `known` are further fields of Source."""
     files = files_of(file)
     age, sex = bids.participant(file, subject.removeprefix(f"{data_set}/"))
-    told = {"age": age, "sex": sex, "unusable": _fault_of_name(file) or files.not_there(), **known}
+    told = {"age": age, "sex": sex, "unusable": _fault_of_name(file) or _readable(files.not_there()), **known}
     return Source(
         file=str(file),
         key=_readable(key),
