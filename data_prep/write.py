@@ -134,7 +134,13 @@ def _record(store: str, row: int) -> Path:
     return Path(store, "progress", f"{row:06d}.json")
 
 
+def _shard_name(row: int) -> str:
+    return f"{row:06d}"
+
+
 def _write_result(job: Job, result: Result) -> None:
+    if result.shard is None:  # there may be one of another state of the recording
+        Path(job.store, "shards", f"{_shard_name(job.row)}.h5").unlink(missing_ok=True)
     job.record.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to the disk, which takes longer than a filter: what a power cut leaves of it is passed over.
     partial = job.record.with_name(job.record.name + PARTIAL_SUFFIX)
@@ -177,7 +183,7 @@ def _prepare(job: Job) -> Result:
     plan, sfreq = opened.plan, job.recipe.clean.sfreq
     with ShardWriter(
         job.store,
-        f"{job.row:06d}",
+        _shard_name(job.row),
         ch_names=opened.montage.ch_names,
         sfreq=sfreq,
         n_times=windows.length,

@@ -115,6 +115,11 @@ def test_the_same_recording_twice_is_one_recording(tmp_path, monkeypatch):
     assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", store, *QUICK) == 0
     assert Store.open(store).recording(2).path == "patient1_copy.edf"
     assert Store.open(store).recording(2).status == "ok"
+    # One that has become a copy leaves nothing behind.
+    shutil.copy(tmp_path / "in" / "patient2.edf", tmp_path / "in" / "before.edf")
+    assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", store, *QUICK) == 0
+    assert Store.open(store).recording(3).reason == "the same recording as before.edf"
+    assert len(list((store / "shards").iterdir())) == len(Store.open(store).shards) == 3
 
 
 def test_what_has_not_been_fetched_is_a_row_until_it_is(tmp_path, monkeypatch, capsys):
