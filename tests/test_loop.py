@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
+import psutil
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -220,6 +221,21 @@ def test_sigterm_to_the_launcher_saves_two_processes(store: Store, tmp_path: Pat
     assert child.returncode != 0
     train(store, tmp_path / "run", 2, fault="slow")
     assert_same_end(train(store, tmp_path / "whole", 2, fault="slow"), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_killed_process_takes_the_others_with_it(store: Store, tmp_path: Path) -> None:
+    """As when memory runs out; the launcher's report says which one."""
+    given = arguments(store, tmp_path / "run", **{"fault": "slow", "loop.total_steps": 1000})
+    child = subprocess.Popen(launch_line(TOY, *given, processes=2), env=environment(), cwd=ROOT, stderr=subprocess.PIPE)
+    wait_for(tmp_path / "run/checkpoints/step-00000002", child)
+    workers = [process for process in psutil.Process(child.pid).children(recursive=True) if process.is_running()]
+    workers[-1].kill()
+    _, said = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert b"Signal 9 (SIGKILL) received" in said
+    assert b"RuntimeError" not in said
+    assert not psutil.wait_procs(workers, timeout=5)[1]
 
 
 def test_truncated_checkpoint_is_passed_over(store: Store, tmp_path: Path) -> None:
