@@ -422,6 +422,16 @@ def test_a_part_of_tueg_that_names_nobody_is_warned_of(tueg, tmp_path):
     assert f"WARNING: {tmp_path / 'tuh' / 'tuh_eeg_abnormal'} lies beside and is named like a part of TUEG" in said
 
 
+def test_a_header_names_whom_a_path_does_not(tueg, tmp_path):
+    file = tmp_path / "tuh" / "tuh_eeg_events" / "v2.0.1" / "edf" / "eval" / "000" / "bckg_000_a_.edf"
+    assert "aaaaaaaa" in excluded(tueg)[0]
+    content = file.read_bytes()
+    file.write_bytes(content[:8] + b"aaaaaaaa F 01-JAN-1960 aaaaaaaa Age:53".ljust(80) + content[88:])
+    rest, said = excluded(tueg)
+    assert "aaaaaaaa" not in rest
+    assert "do not say whom" not in said
+
+
 def test_a_store_beside_is_no_part_of_tueg(tueg, tmp_path):
     (tmp_path / "tuh" / "tuab_store" / "shards").mkdir(parents=True)
     assert "tuab_store" not in excluded(tueg)[1]

@@ -29,7 +29,7 @@ class Place:
     subjects: frozenset[str]
     """Under all the names by which they may be known."""
     nameless: tuple[str, ...] = ()
-    """Recordings of TUH in it whose path does not say whom they are from."""
+    """Recordings of TUH in it of which neither path nor header says whom they are from."""
     is_beside: bool = False
     """Whether it was found, not given."""
 
@@ -102,7 +102,7 @@ def _given(path: Path, naming: Naming) -> Place:
     if path.is_file() and not path.name.lower().endswith(SUFFIXES):
         place = Place(path=path, subjects=frozenset(_listed(path)))
     elif not (place := _of_tuh(path)).subjects:
-        place = Place(path=path, subjects=frozenset(naming.subject(key)[0] for key in _keys(path)))
+        place = Place(path=path, subjects=frozenset(naming.subject(key)[0] for key in _files(path)))
     if not place.subjects:
         raise ValueError(f"--exclude {path} names no subject: a list has one per line, a folder holds recordings")
     return place
@@ -110,18 +110,20 @@ def _given(path: Path, naming: Naming) -> Place:
 
 def _of_tuh(folder: Path, *, is_beside: bool = False) -> Place:
     """The subjects of TUH in a folder."""
-    keys = _keys(folder)
+    named = {key: tuh.subject_of(key) or tuh.subject_in_header(file) for key, file in _files(folder).items()}
     return Place(
         path=folder,
-        subjects=frozenset(map(tuh.subject_of, keys)) - {""},
-        nameless=tuple(key for key in keys if not tuh.subject_of(key)),
+        subjects=frozenset(named.values()) - {""},
+        nameless=tuple(key for key, subject in named.items() if not subject),
         is_beside=is_beside,
     )
 
 
-def _keys(folder: Path) -> list[str]:
+def _files(folder: Path) -> dict[str, Path]:
+    """Recordings of a folder by their path in it."""
     root = folder.absolute()
-    return [file.relative_to(root).as_posix() if file != root else file.name for file in list_recordings([root]).files]
+    files = list_recordings([root]).files
+    return {file.relative_to(root).as_posix() if file != root else file.name: file for file in files}
 
 
 def _listed(file: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ SCHEME = "TUH (aaaaaaaa)"
 # folder of that name. Only the first needs no `aaa`: `abnormal` and `clinical_20200101` have eight letters too.
 SUBJECT_PATTERN = r"(?:^|/)(?:([a-z]{8})(?=_s\d{3}_(?:\d{4}_)?t\d{3})|(aaa[a-z]{5})(?=/|_\d{8}\b))"
 
+_PATIENT = re.compile(rb"0 {7}(aaa[a-z]{5}) ")  # bytes 8 to 88 of an EDF header are about the patient
 _SUBSET = re.compile(
     r"^(?:tu(?:ab|ev|sz|ep|ar|sl)|tuh_eeg_(?:abnormal|events|seizure|epilepsy|artifact|slowing))", re.IGNORECASE
 )
@@ -27,6 +28,16 @@ def subject_of(path: str) -> str:
     """The TUH subject that a path names, whatever the file is called besides; "" for none."""
     found = re.search(SUBJECT_PATTERN, path)
     return found[1] or found[2] if found else ""
+
+
+def subject_in_header(file: Path) -> str:
+    """The TUH subject that an EDF header names where another one would have the patient's code; "" for none."""
+    try:
+        with file.open("rb") as opened:
+            found = _PATIENT.match(opened.read(88))
+    except OSError:
+        return ""
+    return found[1].decode("ascii") if found else ""
 
 
 def subsets_beside(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
