@@ -11,6 +11,7 @@ from edfio import Bdf, BdfSignal
 from codebrain.data.format import dequantise
 from data_prep.clean import Chain, CleanConfig
 from data_prep.corpora import find_recordings
+from data_prep.read import OpenRecording
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from data_prep.write import Job, Result, prepare
@@ -110,6 +111,16 @@ def test_every_vendor_gives_the_same_windows(write, tmp_path):
         windows = dequantise(h5["windows"][:], h5["scale"][:])
         np.testing.assert_array_equal(h5["start"][:], [0, 5, 10, 15])
     np.testing.assert_allclose(np.concatenate(list(windows), axis=1), x[[0, 2, 3]], atol=0.02)
+
+
+def test_the_unit_of_a_brainvision_header_can_be_overruled(tmp_path):
+    x = noise(len(LABELS), SECONDS, SFREQ)
+    (tmp_path / "in").mkdir()
+    header = write_brainvision(tmp_path / "in" / "a", x)
+    header.write_text(header.read_text(encoding="utf-8").replace("µV", "mV"), encoding="utf-8")
+    assert "wrong unit?" in run(header, tmp_path / "s").recording.reason
+    recording = OpenRecording(header, unit="uV")
+    np.testing.assert_allclose(recording.read(range(len(x)), 0, recording.n_times), x, atol=0.01)
 
 
 @pytest.mark.parametrize("has_gap", [True, False])
