@@ -233,6 +233,8 @@ def test_mistakes_in_a_table_are_named(tmp_path, content, message):
     (tmp_path / "people.csv").write_text(content)
     with pytest.raises(ValueError, match=re.escape(message)):
         find_recordings([tmp_path / "in"], subjects=tmp_path / "people.csv")
+    with pytest.raises(ValueError, match="give one of them"):
+        find_recordings([tmp_path / "in"], r"(\w)\.edf", subjects=tmp_path / "people.csv")
     with pytest.raises(FileNotFoundError, match="no such table"):
         find_recordings([tmp_path / "in"], subjects=tmp_path / "none.csv")
 
