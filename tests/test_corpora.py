@@ -278,6 +278,15 @@ def test_a_change_in_any_of_its_files_is_another_state(tmp_path, change):
     assert find_recordings([tmp_path / "in"])[0].state != before.state
 
 
+@pytest.mark.parametrize(("name", "beside"), [("a.set", "a.fdt"), ("a_raw.fif", "a_raw-1.fif"), ("a.edf", "a.rec")])
+def test_samples_and_labels_beside_belong_to_a_recording(tmp_path, name, beside):
+    (tmp_path / name).write_bytes(b"x")
+    (before,) = find_recordings([tmp_path])
+    (tmp_path / beside).write_bytes(b"1")
+    (after,) = find_recordings([tmp_path])
+    assert after.state != before.state
+
+
 def test_other_participants_do_not_change_a_recording(tmp_path):
     write(tmp_path / "sub-01" / "sub-01_eeg.edf")
     table = tmp_path / "participants.tsv"

@@ -22,6 +22,7 @@ _SAMPLES_BESIDE = {
     ".cdt": (".cdt.dpa", ".cdt.dpo", ".cdt.ceo", ".cdt.cef"),
     ".eeg": (".pnt", ".21e", ".log"),
     ".lay": (".dat",),
+    ".fif": tuple(f"-{number}.fif" for number in range(1, 10)),  # a FIF file of more than 2 GB is split
 }
 _TEXTS_BESIDE = {".edf": (".rec",)}
 _NAMED = re.compile(r"^\s*(DataFile|MarkerFile)\s*=\s*(.+?)\s*$", re.MULTILINE)
