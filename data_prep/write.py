@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from codebrain.data.format import PARTIAL_SUFFIX, Recording, Shard, ShardWriter
+from codebrain.data.integrity import fault_of
 from data_prep.corpora import Source
 from data_prep.corpora.files import files_of
 from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open_recording
@@ -111,7 +112,7 @@ def is_another(job: Job) -> bool:
 
 
 def read_record(store: str, row: int) -> Result | None:
-    """What is noted of a row, or None if nothing is or its shard has been deleted since."""
+    """What is noted of a row, or None if nothing is or its shard is no longer there and whole."""
     try:
         content: dict[str, Any] = json.loads(_record(store, row).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -121,7 +122,7 @@ def read_record(store: str, row: int) -> Result | None:
     shard = content["shard"]
     if shard is not None:
         shard = Shard(**{**shard, "ch_names": tuple(shard["ch_names"]), "runs": tuple(map(tuple, shard["runs"]))})
-        if not Path(store, shard.file).exists():
+        if fault_of(Path(store, shard.file)):
             return None
     return Result(**{**content, "recording": Recording(**content["recording"]), "shard": shard})
 

@@ -245,10 +245,14 @@ def test_a_record_that_a_power_cut_left_empty_is_made_again(folder, reference, t
     assert contents(tmp_path / "s") == reference
 
 
-def test_a_shard_that_was_deleted_is_made_again(folder, reference, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [None, 0, 5000])
+def test_a_shard_that_was_deleted_or_cut_short_by_a_power_cut_is_made_again(
+    size, folder, reference, tmp_path, monkeypatch
+):
     store = tmp_path / "s"
     prep(monkeypatch, "corpus", folder, "--output", store, *QUICK)
-    (store / "shards" / "000001.h5").unlink()
+    shard = store / "shards" / "000001.h5"
+    shard.unlink() if size is None else os.truncate(shard, size)
     assert prep(monkeypatch, "corpus", folder, "--output", store, *QUICK) == 0
     assert contents(store) == reference
 

@@ -23,7 +23,9 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +41,7 @@ UNIT = "uV"
 SPLITS = ("train", "valid", "test")
 PARTIAL_SUFFIX = ".partial"
 _COUNTS = 32767
+_FLUSHED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,8 +318,8 @@ class ShardWriter:
         self.shard = _index_entry(self._file, self._ch_names, self._windows, columns)
         self._h5.attrs["digest"] = self.shard.digest
         self._h5.close()
-        # The folder is flushed once, by `write_store`: a shard whose name a power cut took is made again.
-        _fsync(self._partial)
+        # Not flushed to the disk, which takes longer than a filter: `write_store` flushes all of them. What a power cut
+        # before that leaves of a shard is found by its size, and made again.
         os.replace(self._partial, self._final)
 
 
@@ -339,15 +342,17 @@ def check_shard(h5: h5py.File, path: Path) -> None:
 def write_store(
     path: str | os.PathLike[str], info: StoreInfo, shards: Iterable[Shard], recordings: Iterable[Recording]
 ) -> Store:
-    """Write recordings.csv, then store.json: with the latter the store is complete."""
+    """Flush the shards, write recordings.csv, then store.json: with the latter the store is complete."""
     folder = Path(path)
-    _fsync(folder / "shards")
+    shards = sorted(shards, key=lambda shard: shard.file)
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:  # a disk flushes several files in the time of one
+        deque(pool.map(_fsync, [*(folder / shard.file for shard in shards), folder / "shards"]), maxlen=0)
     write_recordings(folder / "recordings.csv", recordings)
     content = {
         "format_version": FORMAT_VERSION,
         "unit": UNIT,
         **dataclasses.asdict(info),
-        "shards": [dataclasses.asdict(shard) for shard in sorted(shards, key=lambda shard: shard.file)],
+        "shards": [dataclasses.asdict(shard) for shard in shards],
     }
     write_text(folder / "store.json", json.dumps(content, indent=1) + "\n")
     return Store.open(folder)

@@ -24,7 +24,7 @@ def require_whole(store: Store) -> None:
     Finds what a copy that was cut short, a full disk or a deleted file left, at the price of opening each file once. A
     changed byte within a file is not found: that would take reading all of it.
     """
-    faults = {shard.file: fault for shard in store.shards if (fault := _fault(store.path / shard.file))}
+    faults = {shard.file: fault for shard in store.shards if (fault := fault_of(store.path / shard.file))}
     if faults:
         listed = ", ".join(f"{file} {fault}" for file, fault in list(faults.items())[:_NAMED])
         raise ValueError(
@@ -34,8 +34,8 @@ def require_whole(store: Store) -> None:
         )
 
 
-def _fault(path: Path) -> str:
-    """What is wrong with a shard, in words; empty for one that is whole."""
+def fault_of(path: Path) -> str:
+    """What is wrong with a shard, in words; empty for one that is there to its last byte."""
     try:
         with path.open("rb") as file:
             head = file.read(_SUPERBLOCK.stop)
