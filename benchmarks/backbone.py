@@ -20,17 +20,14 @@ import multiprocessing
 import platform
 import resource
 import statistics
-import sys
 import time
-import warnings
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import torch
 from measure import forget_peak, memory_gb
+from peer import braindecode_class
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -119,19 +116,6 @@ def build(variant: str, size: str, window: int, options: argparse.Namespace) -> 
     if variant == "ours, folded":
         return fold(model)
     return torch.compile(model) if variant == "ours, compiled" else model  # type: ignore[return-value]
-
-
-def braindecode_class() -> type[nn.Module]:
-    try:
-        import torchaudio  # noqa: F401
-    except (ImportError, OSError):
-        # A torchaudio built for CUDA does not load beside a CPU torch; CodeBrain does not need it.
-        for name in ("torchaudio", "torchaudio.functional", "torchaudio.transforms"):
-            sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __name__=name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from braindecode.models import CodeBrain as Braindecode
-    return Braindecode
 
 
 def windows(size: str, options: argparse.Namespace) -> Tensor:

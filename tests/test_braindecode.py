@@ -17,7 +17,7 @@ from codebrain.patches import to_model_units
 
 if importlib.util.find_spec("braindecode") is None:
     pytest.skip("braindecode is not installed (extra: dev)", allow_module_level=True)
-from benchmarks.backbone import braindecode_class
+from benchmarks.peer import braindecode_class
 
 Braindecode = braindecode_class()
 
