@@ -280,6 +280,8 @@ def in_words(kind: Any) -> str:
         return f"{len(members)} values: " + ", ".join(map(in_words, members))
     if typing.get_origin(kind) in (list, tuple):
         return f"one value or more, each {in_words(members[0])}"
+    if typing.get_origin(kind) is dict:
+        return f"a map whose values are each {in_words(members[1])} (a number is one in quotes)"
     if members:  # a union
         return " or ".join(map(in_words, members))
     return _WORDS.get(kind, "a text")

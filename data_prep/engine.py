@@ -8,7 +8,9 @@ pool goes on with the rest.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,8 @@ from tqdm import tqdm
 from data_prep.write import Job, Result, give_up, prepare
 
 Backend = Literal["loky", "dask"]
+
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +102,16 @@ def _fed(pool: Executor, waiting: deque[Job], under_way: dict[Future[Result], Jo
 
 def _pool(workers: int) -> Executor:
     if sys.platform == "linux":
-        return ProcessPoolExecutor(workers, get_context("fork"), initializer=threadpool_limits, initargs=(1,))
+        return ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_forked, initargs=(os.getpid(),))
     return loky.ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,))
+
+
+def _begin_forked(parent: int) -> None:
+    """Set up a forked worker: one thread, and an end with its parent, whose SIGKILL would leave it to wait for ever."""
+    threadpool_limits(1)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before it was asked for
+        os._exit(1)
 
 
 def _alone(job: Job) -> Result:

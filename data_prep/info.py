@@ -32,7 +32,8 @@ def describe(store: Store) -> str:
     for names, count in sets.most_common(5):
         lines.append(f"channels    {len(names)} in {count:,} recordings: {' '.join(names)}")
     if info.task:
-        lines.append(f"task        {info.task.name} ({info.task.protocol}): {_classes(store)}")
+        classes = ", ".join(f"{name} {count:,}" for name, count in windows_by_class(store).items())
+        lines.append(f"task        {info.task.name} ({info.task.protocol}): {classes}")
     lines += _signal(store)
     lines.append(f"rejected    {sum(recording.rejected for recording in store.recordings):,} windows{_why(store)}")
     left_out = [recording for recording in store.recordings if recording.status != "ok"]
@@ -102,15 +103,15 @@ def _band_power(window: npt.NDArray[np.float32], sfreq: float, low: float, high:
     return float(power[:, (freqs >= low) & (freqs < high)].sum(axis=1).mean())
 
 
-def _classes(store: Store) -> str:
-    """Names of the classes with the number of their windows."""
+def windows_by_class(store: Store) -> dict[str, int]:
+    """Names of a task's classes with the number of their windows."""
     assert store.info.task is not None
     names = store.info.task.class_names
     counts = np.zeros(len(names), dtype=int)
     for shard in store.shards:
         with open_shard(store, shard) as h5:
             counts += np.bincount(h5["label"][:], minlength=len(names))
-    return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def rejections(store: Store) -> Counter[str]:

@@ -31,6 +31,7 @@ from codebrain.data.format import (
 from data_prep.corpora import Source, counted
 from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
+from data_prep.info import windows_by_class
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
 from data_prep.write import Job, Result, is_another, read_record, read_result
@@ -96,6 +97,8 @@ class Preparation:
             return NOTHING_USABLE
         store = self._finish(folder, results)
         print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
+        if store.info.task is not None and store.info.task.class_names:
+            print(_classes(windows_by_class(store)))
         if self.report:
             from data_prep.report import write_report  # with matplotlib, which nothing else here needs
 
@@ -261,6 +264,17 @@ def _summary(results: Sequence[Result], sfreq: float) -> str:
         lines.append("            most windows were too large: --windows.max_uv sets the limit in microvolts")
     if states["failed"] + states["rejected"]:
         lines.append("left out\n" + _reasons(results))
+    return "\n".join(lines)
+
+
+def _classes(counts: dict[str, int]) -> str:
+    """Windows of each class; a class without any is loud, for a misspelt label leaves one behind."""
+    lines = ["classes     " + ", ".join(f"{name} {count:,}" for name, count in counts.items())]
+    if empty := [name for name, count in counts.items() if not count]:
+        lines.append(
+            f"WARNING: no window is of class {' or '.join(empty)}. Are labels spelt as in the recordings? Upper and "
+            "lower case count, and of several patterns that fit the first does"
+        )
     return "\n".join(lines)
 
 

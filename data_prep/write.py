@@ -81,6 +81,8 @@ def prepare(job: Job) -> Result:
         result = _failure(job, str(error), is_final=True)
     except MemoryError:
         result = _failure(job, "more memory was needed than there is", is_final=False)
+    except BlockingIOError as error:  # of HDF5's lock on an unfinished shard
+        raise ValueError(f"another run is writing {job.store}: wait for its end, or give another --output") from error
     except OSError as error:
         if _is_about_store(error, job.store):
             raise

@@ -403,7 +403,9 @@ def test_without_a_list_of_them_it_is_said_aloud(tueg, tmp_path, monkeypatch, ca
 def test_excluding_all_or_nothing_is_a_mistake(tueg, tmp_path, monkeypatch, capsys):
     out = ["--output", tmp_path / "s", *QUICK]
     assert prep(monkeypatch, "corpus", tueg, *out, "--exclude", tueg) == 2
-    assert "all 7 recordings are of excluded subjects" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"all 7 recordings are of subjects to be left out, those in {tueg}" in said
+    assert "--exclude_beside false" in said
     assert prep(monkeypatch, "corpus", tueg, *out, "--exclude", tmp_path / "none.txt") == 2
     assert "no such folder or list" in capsys.readouterr().err
 
@@ -459,6 +461,14 @@ def test_excluded_folders_name_subjects_as_the_corpus_does(tmp_path):
         excluded(train, tmp_path / "else", pattern=r"(p\d+)_")
     with pytest.raises(ValueError, match=r"1 subject \(lab_p01_task\).* others \(lab_p00_rest, lab_p01_rest\)"):
         excluded(train, tmp_path / "eval")
+
+
+def test_a_folder_inside_the_corpus_is_left_out_whomever_its_recordings_are_from(tmp_path):
+    for index, name in enumerate(("train/S001R01", "eval/S002R01", "eval/unnamed")):
+        write(tmp_path / "all" / f"{name}.edf", seed=index)
+    rest, said = excluded(tmp_path / "all", tmp_path / "all" / "eval")
+    assert rest == {"S001"}
+    assert "left out 2 recordings" in said
 
 
 def test_a_subject_is_excluded_from_each_of_several_data_sets(tmp_path):

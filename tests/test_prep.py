@@ -12,10 +12,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 
 from codebrain.channels import TEN_TWENTY_19
-from codebrain.data.format import Store
+from codebrain.data.format import PARTIAL_SUFFIX, Store
 from data_prep import cli
 from data_prep.corpora import find_recordings
 from data_prep.cut import EverywhereCutter
@@ -376,6 +377,33 @@ def test_killed_at_any_moment_it_is_taken_up_again(tmp_path, n_recordings, n_kil
         process.wait()
     assert start("corpus", tmp_path / "in", "--output", store, *flags).wait() == 0
     assert contents(store) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    """SIGKILL of the command alone, as `kill -9 PID` does: its workers must not wait for it for ever."""
+    write_subjects(tmp_path / "in", 4, seconds=1200)
+    process = start("corpus", tmp_path / "in", "--output", tmp_path / "s", "--config", CONFIGS / "small.yaml",
+                    "--workers", 2)  # fmt: skip
+    parent = psutil.Process(process.pid)
+    while len(workers := parent.children()) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert start("corpus", tmp_path / "in", "--output", tmp_path / "s", "--config", CONFIGS / "small.yaml").wait() == 0
+
+
+def test_another_run_on_the_same_store_is_named(folder, tmp_path, monkeypatch):
+    prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK)
+    shard = tmp_path / "s" / "shards" / "000000.h5"
+    shard.unlink()
+    with h5py.File(shard.with_name(shard.name + PARTIAL_SUFFIX), "w"):
+        command = [sys.executable, "-m", "data_prep.cli", "corpus", folder, "--output", tmp_path / "s", *QUICK]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"another run is writing {tmp_path / 's'}" in done.stderr
 
 
 @dataclass(frozen=True)

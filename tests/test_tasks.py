@@ -156,6 +156,15 @@ def test_events_as_a_user_types_it(synthetic, tmp_path, monkeypatch, capsys):
     task = Store.open(tmp_path / "s").info.task
     assert task is not None
     assert (task.name, task.class_names) == ("eyes", ("open", "closed"))
+    said = capsys.readouterr().out
+    assert "classes     open " in said
+    assert "WARNING" not in said
+    config.write_text(config.read_text().replace("eyes open", "Eyes Open"))
+    assert prep(monkeypatch, "task", "events", synthetic, "--output", tmp_path / "u", *flags) == 0
+    assert "WARNING: no window is of class open" in capsys.readouterr().out
+    config.write_text("labels:\n  eyes open: 0\n  eyes closed: 1\n")
+    assert prep(monkeypatch, "task", "events", synthetic, "--output", tmp_path / "t", "--config", config) == 2
+    assert "a map whose values are each a text (a number is one in quotes)" in capsys.readouterr().err
     config.write_text("labels:\n  eyes open: open\n")
     assert prep(monkeypatch, "task", "events", synthetic, "--output", tmp_path / "t", "--config", config) == 2
     assert "fewer than two classes" in capsys.readouterr().err

@@ -33,6 +33,10 @@ class Place:
     is_beside: bool = False
     """Whether it was found, not given."""
 
+    def leaves_out(self, source: Source) -> bool:
+        """Whether a recording is of one of its subjects, or lies in it, whomever it is from."""
+        return bool(_names(source) & self.subjects) or Path(source.file).is_relative_to(self.path.absolute())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
@@ -74,12 +78,16 @@ def exclude(
     if is_tuh and beside is not None:
         found += [_of_tuh(folder, is_beside=True) for folder in tuh.subsets_beside(beside)]
     for place in found:
-        if not place.is_beside and not any(_names(source) & place.subjects for source in sources):
+        if not place.is_beside and not any(place.leaves_out(source) for source in sources):
             raise ValueError(_no_match(place, sources))
     subjects = frozenset().union(*(place.subjects for place in found))
-    rest = tuple(source for source in sources if not _names(source) & subjects)
+    rest = tuple(source for source in sources if not any(place.leaves_out(source) for place in found))
     if sources and not rest:
-        raise ValueError(f"all {len(sources)} recordings are of excluded subjects: is --exclude the corpus itself?")
+        raise ValueError(
+            f"all {counted(len(sources), 'recording')} are of subjects to be left out, those in "
+            f"{', '.join(str(place.path) for place in found)}: is that the corpus itself? --exclude_beside false stops "
+            "the search for parts of TUEG"
+        )
     said = [line for place in found for line in _in_words(place, sources)]
     if is_tuh and not subjects:
         said.append(
@@ -136,7 +144,7 @@ def _listed(file: Path) -> Iterator[str]:
 def _in_words(place: Place, sources: Sequence[Source]) -> Iterator[str]:
     """What a place left out; what it could not, in words that are not overlooked."""
     name = place.path.name
-    left_out = [source for source in sources if _names(source) & place.subjects]
+    left_out = [source for source in sources if place.leaves_out(source)]
     n_subjects = len({source.subject for source in left_out})
     if place.subjects:
         yield (
