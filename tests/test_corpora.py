@@ -239,6 +239,16 @@ def test_mistakes_in_a_table_are_named(tmp_path, content, message):
         find_recordings([tmp_path / "in"], subjects=tmp_path / "none.csv")
 
 
+def test_a_path_in_a_table_is_no_bare_name_besides(tmp_path):
+    for index, name in enumerate(("a.edf", "x/a.edf", "x/b.edf", "y/b.edf")):
+        write(tmp_path / name, seed=index)
+    table = tmp_path / "people.csv"
+    table.write_text("path,subject\na.edf,Ann\nx/b.edf,Bob\nb.edf,Cy\n")
+    found = find_recordings([tmp_path], subjects=table)
+    assert [source.subject for source in found if not source.unusable] == ["Ann", "Bob", "Cy"]
+    assert reasons(found)["x/a.edf"] == "not in people.csv"
+
+
 def test_persons_whom_studies_of_eegmmidb_leave_out(tmp_path):
     for index, name in enumerate(("S001/S001R01.edf", "S092/S092R01.edf", "S104/S104R02.edf")):
         write(tmp_path / name, seed=index)

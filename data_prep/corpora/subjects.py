@@ -112,15 +112,14 @@ class SubjectTable:
             None is in the table, or a bare name in it is that of several recordings.
         """
         own = {os.path.normpath(self.file.absolute().parent / path): path for path in self._people}
-        names = Counter(file.name for file in files)
-        found: dict[Path, str] = {}
-        for file, key in files.items():
-            row = own.get(str(file)) or next((name for name in (key, file.name) if name in self._people), None)
-            if row is None:
-                continue
-            if row == file.name and row != key and str(file) not in own and names[row] > 1:
+        # A path that is one of a recording is no bare name besides.
+        exact = {file: own.get(str(file)) or (key if key in self._people else None) for file, key in files.items()}
+        bare = self._people.keys() - set(exact.values())
+        names = Counter(file.name for file, row in exact.items() if row is None)
+        found = {file: row or file.name for file, row in exact.items() if row or file.name in bare}
+        for row in bare:
+            if names[row] > 1:
                 raise ValueError(f"--subjects {self.file}: {row} could be any of {names[row]} files: give their paths")
-            found[file] = row
         if not found:
             raise ValueError(
                 f"--subjects {self.file} names none of the recordings: it has {next(iter(self._people))!r}, the first "
