@@ -50,8 +50,8 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[
     """
     tensors = {name: value.detach().contiguous() for name, value in state_dict.items()}
     writers: dict[str, Callable[[Path], Any]] = {
-        "README.md": lambda path: path.write_text(card),
-        "config.json": lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
+        "README.md": lambda path: path.write_text(card, encoding="utf-8"),
+        "config.json": lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
         "model.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
     }
     folder.mkdir(parents=True, exist_ok=True)

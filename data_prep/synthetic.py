@@ -21,7 +21,7 @@ from edfio import Edf, EdfAnnotation, EdfSignal, Patient
 from edfio import Recording as EdfRecording
 
 from codebrain.channels import TEN_TWENTY_19, positions
-from codebrain.data.format import PARTIAL_SUFFIX, publish
+from codebrain.data.format import whole
 
 Signal = npt.NDArray[np.float64]
 """(T,) or (C, T) microvolts."""
@@ -104,9 +104,8 @@ def write_recordings(folder: str | Path, config: SyntheticConfig, *, subjects: i
         person = draw_person(rng)
         x, is_closed = simulate(person, config, rng)
         file = target / f"sub-{number:03d}_task-eyes_eeg.edf"
-        partial = file.with_name(file.name + PARTIAL_SUFFIX)
-        _edf(x, is_closed, config, rng).write(partial)
-        publish(partial, file)
+        with whole(file) as partial:
+            _edf(x, is_closed, config, rng).write(partial)
         files.append(file)
     return files
 

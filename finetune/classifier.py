@@ -27,7 +27,7 @@ from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.data.format import PARTIAL_SUFFIX, publish
 from codebrain.model import CodeBrain
 from codebrain.patches import patchify, to_model_units
-from codebrain.weights import read_state_dict, resolve
+from codebrain.weights import Source, read_state_dict, resolve
 from finetune.config import FROM_SCRATCH
 from finetune.heads import Head, HeadConfig
 from finetune.task import Task
@@ -88,7 +88,7 @@ def load_backbone(ckpt: str, sizes: BackboneConfig) -> EEGSSM:
         return EEGSSM(sizes).eval()
     with _naming(ckpt):
         source = resolve(ckpt)
-        if source.config is not None and _model_type(source.config) == MODEL_TYPE:
+        if _config(source) is not None:
             return load(source.weights.parent)[0].backbone
         return CodeBrain.from_pretrained(ckpt, n_outputs=None).backbone
 
@@ -146,9 +146,9 @@ def load(source: str | os.PathLike[str]) -> tuple[Classifier, Contract]:
         There is no such model, or it is another kind of model.
     """
     found = resolve(source)
-    if found.config is None or _model_type(found.config) != MODEL_TYPE:
+    config = _config(found)
+    if config is None:
         raise ValueError(f"{source} is no fine-tuned model; codebrain-finetune writes one to RUN/export")
-    config = json.loads(found.config.read_text(encoding="utf-8"))
     model = Classifier(CodeBrain.from_config(config["backbone"]).backbone, Head(HeadConfig(**config["head"])))
     model.load_state_dict(read_state_dict(found.weights))
     return model.eval(), _contract(config)
@@ -156,10 +156,8 @@ def load(source: str | os.PathLike[str]) -> tuple[Classifier, Contract]:
 
 def contract_of(source: str | os.PathLike[str]) -> Contract | None:
     """What a fine-tuned model takes, or None for any other model."""
-    found = resolve(source)
-    if found.config is None or _model_type(found.config) != MODEL_TYPE:
-        return None
-    return _contract(json.loads(found.config.read_text(encoding="utf-8")))
+    config = _config(resolve(source))
+    return None if config is None else _contract(config)
 
 
 def _contract(config: dict[str, Any]) -> Contract:
@@ -197,8 +195,12 @@ def layer_scale(name: str, n_layers: int, decay: float) -> float:
     return decay ** (n_layers + 1 - depth)
 
 
-def _model_type(config: Path) -> str | None:
+def _config(found: Source) -> dict[str, Any] | None:
+    """The config.json of a fine-tuned model, or None for any other model."""
+    if found.config is None:
+        return None
     try:
-        return json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        config = json.loads(found.config.read_text(encoding="utf-8"))
+        return config if config.get("model_type") == MODEL_TYPE else None
     except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{config} is no valid JSON ({error})") from error
+        raise ValueError(f"{found.config} is no valid JSON ({error})") from error

@@ -3,7 +3,6 @@
 codebrain-embed RECORDING|STORE [...] --ckpt RUN --output features.npz
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import USER_MISTAKE, command, parse
-from codebrain.data.format import PARTIAL_SUFFIX, Store
+from codebrain.data.format import Store, whole
 from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
@@ -190,10 +189,8 @@ def _write(output: Path, values: Outputs, dataset: WindowDataset, sizes: Backbon
         names = info.task.class_names if info.task else ()
         columns |= {"label": dataset.labels(values.window), "class_names": np.array(names)}
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + PARTIAL_SUFFIX)
-    with partial.open("wb") as file:
+    with whole(output) as partial, partial.open("wb") as file:
         np.savez(file, **columns)
-    os.replace(partial, output)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Shapes: C channels, P patches per channel.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codebrain.data.format import PARTIAL_SUFFIX
+from codebrain.data.format import whole
 
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -55,12 +54,8 @@ class TokenSequences:
     def write(self, path: Path) -> None:
         """Write the file that `path` ends like; it appears under its name only when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        try:
+        with whole(path) as partial:
             _WRITERS[path.suffix](partial, self)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def require_format(path: Path) -> None:

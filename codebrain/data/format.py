@@ -18,13 +18,14 @@ Shape letters: n windows, C channels, T samples.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -361,13 +362,11 @@ def write_store(
 def write_recordings(path: Path, recordings: Iterable[Recording]) -> None:
     """Write recordings.csv at once and completely."""
     names = [column.name for column in dataclasses.fields(Recording)]
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         for recording in recordings:
             writer.writerow({**dataclasses.asdict(recording), "hours": f"{recording.hours:.6f}"})
-    publish(partial, path)
 
 
 def read_recordings(path: Path) -> tuple[Recording, ...]:
@@ -413,9 +412,19 @@ def dequantise(
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that it is either the old one or the whole new one."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when all is written and is gone after an error."""
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    partial.write_text(text, encoding="utf-8")
-    publish(partial, path)
+    try:
+        yield partial
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def publish(partial: Path, final: Path) -> None:

@@ -33,9 +33,12 @@ class Place:
     is_beside: bool = False
     """Whether it was found, not given."""
 
-    def leaves_out(self, source: Source) -> bool:
-        """Whether a recording is of one of its subjects, or lies in it, whomever it is from."""
-        return bool(_names(source) & self.subjects) or Path(source.file).is_relative_to(self.path.absolute())
+    def left_out(self, sources: Sequence[Source]) -> list[Source]:
+        """Recordings of its subjects, and those that lie in it, whomever they are from."""
+        folder = self.path.absolute()
+        return [
+            source for source in sources if _names(source) & self.subjects or Path(source.file).is_relative_to(folder)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,18 +80,20 @@ def exclude(
     found = [_given(Path(place), naming) for place in places]
     if is_tuh and beside is not None:
         found += [_of_tuh(folder, is_beside=True) for folder in tuh.subsets_beside(beside)]
-    for place in found:
-        if not place.is_beside and not any(place.leaves_out(source) for source in sources):
+    left_out = [place.left_out(sources) for place in found]
+    for place, its_sources in zip(found, left_out, strict=True):
+        if not place.is_beside and not its_sources:
             raise ValueError(_no_match(place, sources))
     subjects = frozenset().union(*(place.subjects for place in found))
-    rest = tuple(source for source in sources if not any(place.leaves_out(source) for place in found))
+    gone = {source.file for its_sources in left_out for source in its_sources}
+    rest = tuple(source for source in sources if source.file not in gone)
     if sources and not rest:
         raise ValueError(
             f"all {counted(len(sources), 'recording')} are of subjects to be left out, those in "
             f"{', '.join(str(place.path) for place in found)}: is that the corpus itself? --exclude_beside false stops "
             "the search for parts of TUEG"
         )
-    said = [line for place in found for line in _in_words(place, sources)]
+    said = [line for place, its_sources in zip(found, left_out, strict=True) for line in _in_words(place, its_sources)]
     if is_tuh and not subjects:
         said.append(
             "WARNING: these are TUH recordings, and no subject is left out. TUAB, TUEV, TUSZ and others are parts of "
@@ -141,10 +146,9 @@ def _listed(file: Path) -> Iterator[str]:
             yield tuh.subject_of(first) or first
 
 
-def _in_words(place: Place, sources: Sequence[Source]) -> Iterator[str]:
+def _in_words(place: Place, left_out: Sequence[Source]) -> Iterator[str]:
     """What a place left out; what it could not, in words that are not overlooked."""
     name = place.path.name
-    left_out = [source for source in sources if place.leaves_out(source)]
     n_subjects = len({source.subject for source in left_out})
     if place.subjects:
         yield (
