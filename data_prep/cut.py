@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
 from data_prep.montage import Montage, plan_montage
 from data_prep.probe import Probe, check_amplitude, probe
-from data_prep.read import Annotation, OpenRecording, Readable
+from data_prep.read import Annotation, OpenRecording, Readable, UnusableError
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowPlan, fault, grid, is_at_gap, is_marked_bad
 
@@ -27,6 +27,9 @@ _PIECE_SECONDS = 300.0
 class Cutter(Protocol):
     """Decides where the windows of a recording lie, and in a task how they are labelled."""
 
+    is_fixed: ClassVar[bool]
+    """Whether it knows its recordings: neither flags nor the BIDS tables beside them change how they are read."""
+
     def open(self, source: Source, recipe: Recipe) -> Readable:
         """Open one recording; UnusableError if it cannot be used."""
 
@@ -36,9 +39,14 @@ class Cutter(Protocol):
     def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """What is done to each clean window (C, T) at the very end."""
 
+    def takes_any_amplitude(self) -> bool:
+        """Whether amplitudes that EEG cannot have are only noted in the recording's row, and no reason to refuse it."""
+
 
 class FileCutter:
     """Recordings that are files, whose windows are kept as they are."""
+
+    is_fixed: ClassVar[bool] = False
 
     def open(self, source: Source, recipe: Recipe) -> Readable:
         """Open the file through MNE."""
@@ -47,6 +55,10 @@ class FileCutter:
     def finish(self, window_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Nothing."""
         return window_uv
+
+    def takes_any_amplitude(self) -> bool:
+        """No: the header of a file may be wrong about its unit."""
+        return False
 
 
 class EverywhereCutter(FileCutter):
@@ -85,16 +97,26 @@ def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
         Why it cannot be used.
     """
     recording = cutter.open(source, recipe)
-    unfit = bids.unfit_channels(recording.path)
+    unfit = {} if cutter.is_fixed else bids.unfit_channels(recording.path)
     montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
-    weak = check_amplitude(found.amplitude_uv, montage.labels, recipe.guard, recipe.unit)
+    odd = _check_amplitude(found, montage, cutter, recipe)
     chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
     plan = cutter.cut(source, recording, chain, recipe)
-    note = "; ".join(words for words in (recording.note, montage.note, weak, plan.note) if words)
+    note = "; ".join(words for words in (recording.note, montage.note, odd, plan.note) if words)
     return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan, note=note)
+
+
+def _check_amplitude(found: Probe, montage: Montage, cutter: Cutter, recipe: Recipe) -> str:
+    """What is to be noted of a recording's amplitudes; UnusableError if they are a reason to refuse it."""
+    try:
+        return check_amplitude(found.amplitude_uv, montage.labels, recipe.guard, recipe.unit)
+    except UnusableError as error:
+        if not cutter.takes_any_amplitude():
+            raise
+        return error.reason
 
 
 class Tally:

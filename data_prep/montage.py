@@ -83,7 +83,7 @@ def plan_montage(labels: Sequence[str], config: MontageConfig) -> Montage:
     electrodes = [name for name in ELECTRODES if name in at]
     wanted = [_canonical(name) for name in config.names] or electrodes
     if not wanted or len(electrodes) < (0 if config.names else config.min_channels):
-        raise UnusableError(f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}. {_RENAME}")
+        raise UnusableError(f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}", _RENAME)
     rows = {name: row for name in wanted if (row := _row(name, at)) is not None}
     missing = [name for name in wanted if name not in rows]
     if missing:
@@ -147,12 +147,12 @@ def _check_missing(
     missing: list[str], wanted: list[str], labels: Sequence[str], max_interpolated: int, n_known: int
 ) -> None:
     if len(missing) == len(wanted):
-        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}. {_RENAME}")
+        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}", _RENAME)
     fillable = [name for name in missing if canonical_name(name) and bipolar_pair(name) is None]
     if len(missing) > max_interpolated or len(fillable) < len(missing) or n_known < _MIN_TO_INTERPOLATE:
         could = len(fillable) == len(missing) and n_known >= _MIN_TO_INTERPOLATE
-        way_out = f". --channels.max_interpolated {len(missing)} would fill them in" if could else ""
-        raise UnusableError(f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}{way_out}")
+        remedy = f"--channels.max_interpolated {len(missing)} would fill them in" if could else ""
+        raise UnusableError(f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}", remedy)
 
 
 def _interpolated(missing: list[str], at: dict[str, int]) -> dict[str, dict[int, float]]:

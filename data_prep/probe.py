@@ -95,7 +95,8 @@ def check_amplitude(
         assumed = "the unit in its header" if unit == "auto" else f"--unit {unit}"
         raise UnusableError(
             f"wrong unit? With {assumed} its amplitude is {middle:.4g} microvolts, {side} the {limit:g} that EEG can "
-            "have. If you know what the file's numbers are, say so with --unit V, mV, uV or nV"
+            "have",
+            "If you know what the file's numbers are, say so with --unit V, mV, uV or nV",
         )
     loud = [
         f"{labels[place]} {amplitude_uv[place]:.4g}" for place in np.flatnonzero(amplitude_uv > limits.max_uv).tolist()
@@ -103,7 +104,8 @@ def check_amplitude(
     if loud:
         raise UnusableError(
             f"wrong unit of {len(loud)} of {len(labels)} channels? Amplitudes in microvolts above the "
-            f"{limits.max_uv:g} that EEG can have (--guard.max_uv): {', '.join(loud[:_NAMED])}"
+            f"{limits.max_uv:g} that EEG can have: {', '.join(loud[:_NAMED])}",
+            "The limit is --guard.max_uv",
         )
     weak = [labels[place] for place in np.flatnonzero(amplitude_uv < limits.min_uv).tolist()]
     return f"hardly moving, or in another unit: {', '.join(weak[:_NAMED])}" if weak else ""

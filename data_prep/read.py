@@ -32,7 +32,18 @@ _HELD_BYTES = 64 << 20  # an hour of 19 channels at 100 Hz
 
 
 class UnusableError(Exception):
-    """A recording cannot be used. The message is the reason that its row gives, in words that a person understands."""
+    """A recording cannot be used. The message is the reason that its row gives, in words that a person understands.
+
+    Parameters
+    ----------
+    reason : str
+    remedy : str
+        Flags with which it could be used; not every command has them, so `reason` is kept without, too.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}. {remedy}" if remedy else reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,16 @@ class Readable(Protocol):
 class OpenRecording:
     """A recording that can be read piece by piece, in microvolts.
 
+    Parameters
+    ----------
+    path : Path
+    unit : str
+        Unit of its numbers, if not what its header says.
+    truncated : str
+        Whether a file that ends too early is refused.
+    **reader
+        Arguments of MNE's reader of the format, where it cannot tell by itself.
+
     Attributes
     ----------
     labels : tuple of str
@@ -95,7 +116,9 @@ class OpenRecording:
         What had to be assumed, for the recording's row.
     """
 
-    def __init__(self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse") -> None:
+    def __init__(
+        self, path: Path, *, unit: Unit = "auto", truncated: Literal["refuse", "keep"] = "refuse", **reader: Any
+    ) -> None:
         self.path = path
         with faults_of(path, "cannot be read, it may be damaged"):
             length = _check_length(path, truncated)
@@ -104,7 +127,8 @@ class OpenRecording:
         self.note = "; ".join(note for note in notes if note)
         self._unit = unit
         self._held: tuple[list[int], npt.NDArray[np.float64]] | None = None
-        self._raw = _open(path)
+        self._reader = reader
+        self._raw = _open(path, **reader)
         self._describe()
 
     def _describe(self) -> None:
@@ -136,7 +160,8 @@ class OpenRecording:
         """Forget the other channels, so that a faster one among them no longer sets the sampling rate."""
         rates = _native_rates(self._raw)
         if rates is not None and max(rates[label] for label in labels) < max(rates.values()):
-            self._raw = _open(self.path, exclude=[label for label in self.labels if label not in labels])
+            left_out = [label for label in self.labels if label not in labels]
+            self._raw = _open(self.path, **self._reader, exclude=left_out)
             self._held = None
             self._describe()
 
@@ -183,12 +208,12 @@ class OpenRecording:
         return (str(years) if 0 <= years < 110 else ""), sex
 
 
-def _open(path: Path, **only_edf: Any) -> mne.io.BaseRaw:
+def _open(path: Path, **reader: Any) -> mne.io.BaseRaw:
     with faults_of(path, "cannot be read, it may be damaged"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if path.suffix.lower() == ".rec":  # polysomnographs give EDF this name, which MNE's own function refuses
-            return RawEDF(path, verbose="error", **only_edf)
-        return mne.io.read_raw(path, preload=False, verbose="error", **only_edf)
+            return RawEDF(path, verbose="error", **reader)
+        return mne.io.read_raw(path, preload=False, verbose="error", **reader)
 
 
 @contextlib.contextmanager
@@ -225,7 +250,7 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
         return ""
     what = f"truncated: {size:,} of {promised:,} bytes that its header promises"
     if truncated == "refuse":
-        raise UnusableError(f"{what}. Copy it again, or use what is there with --truncated keep")
+        raise UnusableError(f"{what}; copy it again", "What is there is used with --truncated keep")
     return what
 
 

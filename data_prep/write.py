@@ -78,7 +78,7 @@ def prepare(job: Job) -> Result:
     try:
         result = _prepare(job)
     except UnusableError as error:
-        result = _failure(job, str(error), is_final=True)
+        result = _failure(job, error.reason if job.cutter.is_fixed else str(error), is_final=True)
     except MemoryError:
         result = _failure(job, "more memory was needed than there is", is_final=False)
     except BlockingIOError as error:  # of HDF5's lock on an unfinished shard

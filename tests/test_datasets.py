@@ -1,6 +1,7 @@
 """The data sets of the literature: reading them from their on-disk formats, and every trap of their protocols."""
 
 import pickle
+import re
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import scipy.io
 from scipy.signal import butter, lfilter
 
-from codebrain.channels import bipolar_pair
+from codebrain.channels import TEN_TWENTY_19, bipolar_pair
 from codebrain.data.format import SPLITS
 from data_prep.read import UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
@@ -465,6 +466,34 @@ def test_a_recording_without_labels_is_a_row_with_the_reason(name, missing, reas
     store = Prepared(DATA_SETS[name](), folder, tmp_path / "s").store
     reasons = [row.reason for row in store.recordings if reason in row.reason]
     assert len(reasons) == 1
+
+
+def test_what_a_data_set_refuses_names_no_flag_that_its_command_lacks(disk, tmp_path) -> None:
+    folder = shutil.copytree(disk("mental_arithmetic"), tmp_path / "in")
+    labels = [*on_disk.old(TEN_TWENTY_19, "EEG {}"), "EEG A2-A1"]
+    loud, cut, poor = (folder / f"Subject{number}_1.edf" for number in ("00", "28", "32"))
+    write_edf(loud, 1e4 * noise(20, 12, 500.0), 500.0, labels=labels)
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    write_edf(poor, noise(18, 12, 500.0), 500.0, labels=labels[:18])
+    why = {
+        loud.name: r"wrong unit\? With the unit in its header its amplitude is .* above the 1000 that EEG can have",
+        cut.name: "truncated: .* bytes that its header promises; copy it again",
+        poor.name: "lacks . of .* wanted channels: Pz.*",
+    }
+    for protocol in ("corrected", "published"):
+        rows = Prepared(DATA_SETS["mental_arithmetic"](protocol=protocol), folder, tmp_path / protocol).store.recordings
+        found = {row.path: row for row in rows if row.path in why}
+        assert all(re.fullmatch(words, found[name].reason) for name, words in why.items()), found
+        # As published nobody looked at amplitudes.
+        kept = [name for name, row in found.items() if row.status == "ok"]
+        assert kept == ([loud.name] if protocol == "published" else [])
+
+
+def test_tables_beside_the_recordings_of_a_data_set_change_nothing(disk, prepared, tmp_path) -> None:
+    folder = shutil.copytree(disk("shu_mi"), tmp_path / "in")
+    table = folder / SHU_FILE.replace("_eeg.mat", "_channels.tsv")
+    table.write_text("name\ttype\tstatus\nA1\tREF\tgood\nA2\tREF\tgood\nCz\tEEG\tbad\n")
+    same_windows(Prepared(DATA_SETS["shu_mi"](), folder, tmp_path / "s"), prepared("shu_mi", "corrected"))
 
 
 def test_two_subgroups_of_isruc_are_told_apart(tmp_path) -> None:

@@ -66,7 +66,7 @@ def test_wrong_header_is_refused_and_can_be_overruled(tmp_path):
     file = write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "Fp2"], unit="mV")
     status, reason = outcome(run(file, tmp_path / "s"))
     assert status == "failed"
-    assert "above the 1000 that EEG can have" in reason
+    assert "above the 1000 that EEG can have. If you know" in reason
     assert "--unit" in reason
     result = run(file, tmp_path / "t", Recipe(unit="uV", clean=RECIPE.clean, windows=SHORT))
     assert outcome(result) == ("ok", "its numbers taken for uV")
@@ -85,7 +85,12 @@ def test_guard(amplitude, passes):
 @pytest.mark.parametrize(
     ("factor", "status", "words"),
     [
-        (1000, "failed", "wrong unit of 1 of 19 channels? Amplitudes in microvolts above the 1000 that EEG can have"),
+        (
+            1000,
+            "failed",
+            "wrong unit of 1 of 19 channels? Amplitudes in microvolts above the 1000 that EEG can have: EEG",
+        ),
+        (1000, "failed", ". The limit is --guard.max_uv"),
         (0.001, "ok", "hardly moving, or in another unit: EEG Cz-REF"),
     ],
 )
@@ -110,7 +115,7 @@ def test_truncated_file_is_refused_or_used_as_far_as_it_goes(tmp_path):
     status, reason = outcome(run(file, tmp_path / "s"))
     assert status == "failed"
     assert reason.startswith("truncated:")
-    assert "--truncated keep" in reason
+    assert reason.endswith("; copy it again. What is there is used with --truncated keep")
     result = run(file, tmp_path / "t", Recipe(truncated="keep", clean=RECIPE.clean, windows=SHORT))
     assert result.recording.status == "ok"
     assert result.recording.reason.startswith("truncated:")
@@ -214,8 +219,11 @@ def test_labels_that_no_scheme_tells_can_be_named():
 
 
 def test_what_interpolation_would_fill_in_is_said():
-    with pytest.raises(UnusableError, match=r"lacks 1 of 19 .*: Pz. --channels.max_interpolated 1 would fill them in"):
+    with pytest.raises(
+        UnusableError, match=r"lacks 1 of 19 .*: Pz. --channels.max_interpolated 1 would fill"
+    ) as caught:
         plan_montage(TEN_TWENTY_19[:-1], MontageConfig(names=list(TEN_TWENTY_19)))
+    assert caught.value.reason == "lacks 1 of 19 wanted channels: Pz"
 
 
 def test_marked_stretches_are_left_out(tmp_path):

@@ -131,6 +131,7 @@ class DataSet(FileCutter):
     """`published`: as the literature prepared it, its traps included; `corrected`: the same without the traps."""
 
     about: ClassVar[About]
+    is_fixed: ClassVar[bool] = True
 
     def keeps(self, trap: str) -> bool:
         """Whether one of the declared traps is to be fallen into."""
@@ -197,11 +198,20 @@ class DataSet(FileCutter):
             label=label,
             split=part.astype(np.int8) if self.has_split() else None,
             length=None if (length == whole).all() else length,
+            note=self.remark(source),
         )
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """The labelled parts of one recording; UnusableError if the labels cannot be had."""
         raise NotImplementedError
+
+    def remark(self, source: Source) -> str:
+        """What had to be taken for granted about the labels of one recording, for its row; "" for nothing."""
+        return ""
+
+    def takes_any_amplitude(self) -> bool:
+        """As published: nobody looked."""
+        return self.protocol == "published"
 
     def goes_round(self) -> bool:
         """Whether a window that reaches beyond an end of the recording goes on at the other."""
