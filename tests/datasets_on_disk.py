@@ -183,28 +183,44 @@ CHB_LABELS = (
     *("FP2-F8", "F8-T8", "T8-P8", "P8-O2", "FZ-CZ", "CZ-PZ", "P7-T7", "T7-FT9", "FT9-FT10", "FT10-T8", "T8-P8"),
 )
 CHB_SECONDS = 73
-CHB_SEIZURES = {"chb01_03": [(15, 55)], "chb21_01": [(65, 70)], "chb22_02": [(12, 18), (40, 45)], "chb24_01": []}
+CHB_SEIZURES = {
+    "chb01_03": [(15, 55)],
+    "chb21_01": [(65, 70)],
+    "chb22_02": [(12, 18), (40, 45)],
+    "chb24_01": [(20, 25)],
+}
+# One lacks a channel, two are on no list, the last one is in no summary, as files of patient 24 without seizures are.
+CHB_OTHERS = ("chb01_01", "chb12_06", "chb01_47", "chb24_03")
 
 
 def chb_mit(folder: Path) -> None:
-    """Four patients; one file of the first lacks a channel, another is on no list."""
-    names = [*CHB_SEIZURES, "chb01_01", "chb12_06", "chb01_47"]
-    for number, name in enumerate(names):
+    """Five patients, whose files and summaries differ as the real ones do."""
+    for number, name in enumerate([*CHB_SEIZURES, *CHB_OTHERS]):
         labels = [label for label in CHB_LABELS if name != "chb01_01" or label != "P4-O2"]
+        if name == "chb22_02":  # some files have channels that hold nothing, between the others
+            labels[4:4] = ["-", "."]
+            labels.append("-")
         x = signal(labels, CHB_SECONDS, 256.0, seed=number)
         write_edf(folder / name[:5] / f"{name}.edf", x, 256.0, labels=labels)
-    for patient in sorted({name[:5] for name in names}):
-        lines = ["Data Sampling Rate: 256 Hz", "*" * 25, ""]
-        for name in (name for name in names if name.startswith(patient)):
-            seizures = CHB_SEIZURES.get(name, [])
-            lines += [f"File Name: {name}.edf", "File Start Time: 13:43:04", "File End Time: 14:43:04"]
-            lines.append(f"Number of Seizures in File: {len(seizures)}")
-            for count, (start, end) in enumerate(seizures, start=1):
-                # Files of several seizures count them, in the summaries of some patients.
-                which = f" {count}" if len(seizures) > 1 else ""
-                lines += [f"Seizure{which} Start Time: {start} seconds", f"Seizure{which} End Time: {end} seconds"]
-            lines.append("")
-        (folder / patient / f"{patient}-summary.txt").write_text("\n".join(lines))
+    for patient in ("chb01", "chb12", "chb21", "chb22", "chb24"):
+        newline = "\r\n" if patient == "chb21" else "\n"
+        (folder / patient / f"{patient}-summary.txt").write_text("\n".join(_chb_summary(patient)), newline=newline)
+
+
+def _chb_summary(patient: str) -> list[str]:
+    lines = ["Data Sampling Rate: 256 Hz", "*" * 25, "", "Channels in EDF Files:", "*" * 22, "Channel 1: FP1-F7", ""]
+    for name in (name for name in (*CHB_SEIZURES, *CHB_OTHERS) if name.startswith(patient) and name != "chb24_03"):
+        seizures = CHB_SEIZURES.get(name, [])
+        lines.append(f"File Name: {name}.edf")
+        if patient != "chb24":
+            lines += ["File Start Time: 13:43:04", "File End Time: 14:43:04"]
+        lines.append(f"Number of Seizures in File: {len(seizures)}")
+        for count, (start, end) in enumerate(seizures, start=1):
+            # Summaries count the seizures of a file or do not, whether there are several or one.
+            which = f" {count}" if patient == "chb24" else ""
+            lines += [f"Seizure{which} Start Time: {start} seconds", f"Seizure{which} End Time: {end} seconds"]
+        lines += ["", "Channels changed:", "Channels in EDF Files:", "*" * 22, "Channel 1: F7-CS2", "Channel 2: -", ""]
+    return lines
 
 
 _TUH_LABELS = [*old([name.upper() for name in TEN_TWENTY_19], "EEG {}-REF"), "EEG A1-REF", "EEG EKG1-REF", "IBI"]

@@ -17,6 +17,7 @@ from data_prep.read import UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
 from data_prep.tasks.catalogue import BEGIN, END, markdown
+from data_prep.tasks.clinical import read_seizures
 from tests import datasets_on_disk as on_disk
 from tests.recordings import noise, write_edf
 from tests.test_prep import prep
@@ -30,7 +31,7 @@ EXPECTED = {
     "isruc_s3": (60, 60, [12, 12, 12, 12, 12], [20, 20, 20]),
     "mental_arithmetic": (18, 18, [12, 6], [6, 6, 6]),
     "bcic2020_3": (30, 30, [9, 3, 6, 3, 9], [15, 6, 9]),
-    "chb_mit": (50, 37, [29, 21], [23, 20, 7]),
+    "chb_mit": (59, 44, [34, 25], [23, 20, 16]),
     "tuev": (48, 18, [6, 6, 0, 6, 12, 18], [32, 8, 8]),
     "tuab": (24, 24, [12, 12], [16, 4, 4]),
     "shu_mi": (16, 16, [8, 8], [8, 4, 4]),
@@ -191,6 +192,62 @@ def test_test_labels_of_bcic2020_come_from_the_answer_sheet(prepared) -> None:
     np.testing.assert_allclose(done.uv[tests][:3], done.uv[training][:3], atol=0.01)
 
 
+# First what is listed before the others, then from which to which: as the published preparation counts the files.
+CHB_FILES = """
+    1: 1 2-46, 2: 1 2-35, 3: 1 2-38, 4: 7 1-43, 5: 1 2-39, 6: 1 2-24, 7: 1 2-19, 8: 2 3-29, 9: 2 1-19, 10: 1 2-89,
+    11: 1 2-99, 14: 1 2-42, 15: 2 1-63, 16: 1 2-19, 18: 2 1-36, 19: 2 1-30, 20: 1 2-68, 21: 1 2-33, 22: 1 2-77,
+    23: 6 7-20, 24: 1 3-21
+"""
+
+
+def test_files_of_chb_mit_are_the_published_ones(tmp_path) -> None:
+    wanted = set()
+    for patient, reference, first, last in re.findall(r"(\d+): (\d+) (\d+)-(\d+)", CHB_FILES):
+        numbers = {int(reference), *range(int(first), int(last) + 1)}
+        wanted |= {f"chb{int(patient):02d}/chb{int(patient):02d}_{number:02d}.edf" for number in numbers}
+    for patient in range(1, 25):
+        folder = tmp_path / f"chb{patient:02d}"
+        folder.mkdir()
+        for number in range(100):
+            (folder / f"{folder.name}_{number:02d}.edf").touch()
+    (tmp_path / "chb02" / "chb02_16+.edf").touch()
+    found = DATA_SETS["chb_mit"]().sources(str(tmp_path))
+    assert {source.key for source in found} == wanted
+    sides_of = {(source.key[:5], source.part) for source in found}
+    assert {patient for patient, part in sides_of if part == "valid"} == {"chb22"}
+    assert {patient for patient, part in sides_of if part == "test"} == {"chb23", "chb24"}
+
+
+def test_seizures_of_chb_mit_are_those_of_every_spelling_of_a_summary(disk) -> None:
+    folder = disk("chb_mit")
+    for name, seizures in on_disk.CHB_SEIZURES.items():
+        assert read_seizures(folder / name[:5] / f"{name}.edf") == seizures
+    assert read_seizures(folder / "chb01" / "chb01_01.edf") == []
+    assert read_seizures(folder / "chb24" / "chb24_03.edf") is None
+
+
+def test_a_file_that_its_summary_does_not_mention_holds_no_seizure(prepared) -> None:
+    for protocol in ("published", "corrected"):
+        done = prepared("chb_mit", protocol)
+        row = next(row for row in done.store.recordings if row.path == "chb24/chb24_03.edf")
+        assert (row.status, row.kept) == ("ok", 7)
+        assert row.reason == "its summary does not mention chb24_03.edf: taken to hold no seizure"
+        assert not done.label[done.path == row.path].any()
+
+
+def test_a_summary_that_is_silent_about_seizures_is_no_summary(disk, tmp_path) -> None:
+    folder = shutil.copytree(disk("chb_mit"), tmp_path / "in")
+    (folder / "chb24" / "chb24_03.edf.seizures").touch()
+    summary = folder / "chb22" / "chb22-summary.txt"
+    summary.write_text(summary.read_text().replace("Seizure End Time: 45 seconds", ""))
+    rows = Prepared(DATA_SETS["chb_mit"](), folder, tmp_path / "s").store.recordings
+    refused = {row.path: row.reason for row in rows if row.status == "failed"}
+    assert refused["chb24/chb24_03.edf"] == (
+        "no seizure times: chb24_03.edf.seizures says that it has seizures, but chb24-summary.txt does not mention it"
+    )
+    assert refused["chb22/chb22_02.edf"] == "chb22-summary.txt gives 2 starts and 1 ends of its seizures"
+
+
 def test_cues_of_physionet_mi_depend_on_the_run(prepared) -> None:
     done = prepared("physionet_mi", "corrected")
     labels = {path: done.label[done.path == path].tolist() for path in np.unique(done.path)}
@@ -234,12 +291,22 @@ def same_windows(one: Prepared, other: Prepared) -> None:
     np.testing.assert_array_equal(one.label, other.label)
 
 
+def windows_more(one: Prepared, other: Prepared) -> np.ndarray:
+    """Which windows of one store another lacks; all else must be alike in both."""
+    known = set(zip(other.path, other.start, strict=True))
+    more = np.array([key not in known for key in zip(one.path, one.start, strict=True)])
+    for column in ("windows", "label", "split"):
+        np.testing.assert_array_equal(getattr(one, column)[~more], getattr(other, column))
+    return more
+
+
 def test_trap_mental_arithmetic_ear_channel(prepared) -> None:
     published, corrected = prepared("mental_arithmetic", "published"), prepared("mental_arithmetic", "corrected")
     names, electrodes = published.store.shards[0].ch_names, corrected.store.shards[0].ch_names
     assert set(names) - set(electrodes) == {"A2-A1"}
     order = [names.index(name) for name in electrodes]
     np.testing.assert_allclose(published.uv[:, order], corrected.uv, atol=0.01)
+    np.testing.assert_array_equal(published.label, corrected.label)
     np.testing.assert_array_equal(published.split, corrected.split)
 
 
@@ -264,16 +331,23 @@ def test_trap_tuev_duplicates(prepared) -> None:
     np.testing.assert_array_equal(one.windows[0], one.windows[1])
     assert corrected.start[corrected.path == one.path[0]].tolist() == [8, 18, 25]
     assert corrected.label[corrected.path == one.path[0]].tolist() == [4, 1, 3]
+    for key in set(zip(one.path, one.start, strict=True)) | set(zip(corrected.path, corrected.start, strict=True)):
+        often, once = ((done.path == key[0]) & (done.start == key[1]) for done in (one, corrected))
+        assert once.sum() == 1
+        assert (one.windows[often] == corrected.windows[once]).all()
+        assert one.label[often].min() == corrected.label[once]
+        assert set(one.split[often]) == set(corrected.split[once])
 
 
 def test_trap_tuev_wrap_around(prepared) -> None:
     one, corrected = prepared("tuev", "wrap_around"), prepared("tuev", "corrected")
-    own, without = one.path == one.path[0], corrected.path == one.path[0]
-    assert one.start[own].tolist() == [-1, *corrected.start[without]]
+    more = windows_more(one, corrected)
+    assert set(one.start[more]) == {-1}
+    assert set(one.path[more]) == set(corrected.path)
+    own = one.path == one.path[0]
     first, last = one.uv[own][0], one.uv[own][-1]
     # The last window ends with the recording, with whose last second the first one begins.
     np.testing.assert_allclose(first[:, :200], last[:, -200:], atol=0.02)
-    np.testing.assert_array_equal(one.windows[own][1:], corrected.windows[without])
 
 
 def check_within_subject(published: Prepared, corrected: Prepared) -> None:
@@ -308,6 +382,8 @@ def test_trap_isruc_s3_scrambled(prepared) -> None:
     one, corrected = prepared("isruc_s3", "scrambled"), prepared("isruc_s3", "corrected")
     for scrambled, plain in zip(one.windows, corrected.windows, strict=True):
         np.testing.assert_array_equal(scrambled.T.ravel(), plain.ravel())
+    np.testing.assert_array_equal(one.label, corrected.label)
+    np.testing.assert_array_equal(one.split, corrected.split)
     # What passes for a channel has all channels' amplitude.
     assert np.ptp(one.uv.std(axis=2).mean(axis=0)) < 0.1 * np.ptp(corrected.uv.std(axis=2).mean(axis=0))
 
@@ -320,6 +396,7 @@ def test_trap_isruc_s3_filtered_alone(prepared) -> None:
     assert difference[:200].max() > 1
     assert difference[-200:].max() > 1
     np.testing.assert_array_equal(one.label, corrected.label)
+    np.testing.assert_array_equal(one.split, corrected.split)
 
 
 def test_trap_mumtaz_split_by_file(tmp_path) -> None:
@@ -351,14 +428,14 @@ def on_two_sides(sources) -> set[str]:
 
 def test_trap_bcic_iv_2a_lost_runs(prepared) -> None:
     one, corrected = prepared("bcic_iv_2a", "lost_runs"), prepared("bcic_iv_2a", "corrected")
-    assert set(corrected.path) - set(one.path) == {"A04T.mat#1", "A04T.mat#2"}
-    np.testing.assert_array_equal(one.windows, corrected.windows[np.isin(corrected.path, one.path)])
+    assert set(corrected.path[windows_more(corrected, one)]) == {"A04T.mat#1", "A04T.mat#2"}
 
 
 def test_trap_bcic_iv_2a_causal_per_trial(prepared, disk) -> None:
     one, corrected = prepared("bcic_iv_2a", "causal_per_trial"), prepared("bcic_iv_2a", "corrected")
     np.testing.assert_array_equal(one.label, corrected.label)
     np.testing.assert_array_equal(one.start, corrected.start)
+    np.testing.assert_array_equal(one.split, corrected.split)
     (runs,) = load_mat(disk("bcic_iv_2a") / "A01T.mat", "data")
     run = runs[3]
     x = run.X[:, :22].T
@@ -387,41 +464,45 @@ def test_trap_chb_mit_boundaries_only(prepared) -> None:
     further = [start for start in wrong if start % 10]
     assert len(further) == 9
     assert all(wrong[start] == {1} for start in further)
+    other = one.label != corrected.label
+    assert list(zip(one.path[other], one.start[other], strict=True)) == [(path, start) for start in (20, 30, 40)]
+    np.testing.assert_array_equal(one.windows, corrected.windows)
     np.testing.assert_array_equal(one.split, corrected.split)
 
 
 def test_trap_chb_mit_further_windows_everywhere(prepared) -> None:
     one, corrected = prepared("chb_mit", "further_windows_everywhere"), prepared("chb_mit", "corrected")
-    for part, name in enumerate(SPLITS):
-        more = np.sum(one.split == part) - np.sum(corrected.split == part)
-        assert (more > 0) == (name == "valid"), name  # the only side but training with seizures
-    held_out = corrected.split > 0
-    np.testing.assert_allclose(corrected.start[held_out] % 10, 0)
+    more = windows_more(one, corrected)
+    assert {path: int(np.sum(one.path[more] == path)) for path in one.path[more]} == {
+        "chb22/chb22_02.edf": 4,  # at 11, 16, 39 and 44 s
+        "chb24/chb24_01.edf": 2,
+    }
+    assert set(sides(one.split[more])) == {"valid", "test"}
+    assert (corrected.start[corrected.split > 0] % 10 == 0).all()
+    assert (corrected.start[corrected.split == 0] % 10 != 0).any()
 
 
 def test_trap_chb_mit_stretched(prepared) -> None:
     one, corrected = prepared("chb_mit", "stretched"), prepared("chb_mit", "corrected")
-    more = sorted(set(zip(one.path, one.start, strict=True)) - set(zip(corrected.path, corrected.start, strict=True)))
+    more = windows_more(one, corrected)
     # The recordings end after 73 s.
-    assert [path for path, _ in more] == ["chb21/chb21_01.edf"] * 2
-    np.testing.assert_allclose([start for _, start in more], [64, 69], atol=0.01)
-    windows = one.uv[(one.path == "chb21/chb21_01.edf") & (one.start > 63)]
+    assert one.path[more].tolist() == ["chb21/chb21_01.edf"] * 2
+    np.testing.assert_allclose(one.start[more], [64, 69], atol=0.01)
     # Four seconds stretched to ten: the fastest half of the spectrum is empty.
-    power = (np.abs(np.fft.rfft(windows[-1])) ** 2).mean(axis=0)
+    power = (np.abs(np.fft.rfft(one.uv[more][-1])) ** 2).mean(axis=0)
     assert power[500:].sum() < 1e-3 * power.sum()
 
 
 def test_trap_chb_mit_zero_channels(prepared) -> None:
     one, corrected = prepared("chb_mit", "zero_channels"), prepared("chb_mit", "corrected")
     path = "chb01/chb01_01.edf"
-    filled = one.windows[one.path == path]
+    more = windows_more(one, corrected)
+    assert set(one.path[more]) == {path}
     channel = one.store.shards[0].ch_names.index("P4-O2")
-    assert not filled[:, channel].any()
-    assert np.delete(filled, channel, axis=1).any(axis=2).all()
-    assert path not in corrected.path
-    row = next(row for row in corrected.store.recordings if row.path == path)
-    assert (row.status, row.reason) == ("failed", "lacks 1 of 16 wanted channels: P4-O2")
-    np.testing.assert_array_equal(one.windows[one.path != path], corrected.windows)
+    assert not one.windows[more][:, channel].any()
+    assert np.delete(one.windows[more], channel, axis=1).any(axis=2).all()
+    reasons = {row.path: (row.status, row.reason) for row in corrected.store.recordings}
+    assert reasons[path] == ("failed", "lacks 1 of 16 wanted channels: P4-O2")
 
 
 def test_trap_chb_mit_same_person(prepared) -> None:
@@ -432,6 +513,8 @@ def test_trap_chb_mit_same_person(prepared) -> None:
     twin = np.char.startswith(corrected.path, "chb21")
     assert set(corrected.subject[twin]) == {"chb01"}
     assert set(sides(corrected.split[twin])) == {"train"}
+    same_windows(one, corrected)
+    np.testing.assert_array_equal(one.split[~twin], corrected.split[~twin])
 
 
 SHU_FILE = "sub-001_ses-01_task_motorimagery_eeg.mat"

@@ -1,7 +1,7 @@
 """CHB-MIT 1.0.0 (Shoeb 2009, PhysioNet `chbmit`): seizures of children, recorded for days.
 
-`chbNN-summary.txt` says of each file when seizures start and end. The published preparation goes by lists of files, and
-never had patients 12, 13 and 17.
+`chbNN-summary.txt` says of each file when seizures start and end; that of patient 24 mentions only files with seizures.
+The published preparation goes by lists of files, and never had patients 12, 13 and 17.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,13 @@ from data_prep.corpora import Source
 from data_prep.read import Readable
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import NO_FILTER, About, DataSet, Stretch, Trap, side, with_part
-from data_prep.tasks.clinical import DOUBLE_BANANA, ZeroFilled, read_seizures
+from data_prep.tasks.clinical import DOUBLE_BANANA, read_seizures, zero_filled
 
-# First and last file of each patient.
+# The files of each patient, as the published preparation counts them: one that comes first, then from one to another.
 _FILES = {
-    **{1: (1, 46), 2: (1, 35), 3: (1, 38), 4: (1, 43), 5: (1, 39), 6: (1, 24), 7: (1, 19), 8: (2, 29), 9: (1, 19)},
-    **{10: (1, 89), 11: (1, 99), 14: (1, 42), 15: (1, 63), 16: (1, 19), 18: (1, 36), 19: (1, 30), 20: (1, 68)},
-    **{21: (1, 33), 22: (1, 77), 23: (6, 20), 24: (1, 21)},
+    **{1: (1, 2, 46), 2: (1, 2, 35), 3: (1, 2, 38), 4: (7, 1, 43), 5: (1, 2, 39), 6: (1, 2, 24), 7: (1, 2, 19)},
+    **{8: (2, 3, 29), 9: (2, 1, 19), 10: (1, 2, 89), 11: (1, 2, 99), 14: (1, 2, 42), 15: (2, 1, 63), 16: (1, 2, 19)},
+    **{18: (2, 1, 36), 19: (2, 1, 30), 20: (1, 2, 68), 21: (1, 2, 33), 22: (1, 2, 77), 23: (6, 7, 20), 24: (1, 3, 21)},
 }
 _SAME_PERSON = {"chb21": "chb01"}  # recorded a year and a half apart
 _WINDOW, _STEP, _AROUND = 10.0, 5.0, 1.0  # seconds
@@ -62,7 +62,8 @@ class ChbMit(DataSet):
             ),
             Trap(
                 name="zero_channels",
-                published="channels that a file lacks are filled with zeros",
+                published="channels that a file lacks are filled with zeros. The files of these patients probably all "
+                "have theirs, so that this changes nothing",
                 corrected="such files are left out, with the reason",
             ),
             Trap(
@@ -71,15 +72,16 @@ class ChbMit(DataSet):
                 corrected="patient 21 trains",
             ),
         ),
-        note="Other benchmarks put patients 1-19 / 20-21 / 22-23 on the sides.",
+        note="Patients 12, 13 and 17 are in neither protocol: the published preparation never had them. A file that "
+        "its patient's summary does not mention (eight of patient 24's) holds no seizure, and its row says so. Other "
+        "benchmarks put patients 1-19 / 20-21 / 22-23 on the sides.",
     )
 
     def sources(self, path: str) -> list[Source]:
         """The files of the published lists."""
         sources = []
         for match, source in self.find(path, r"(?P<subject>chb(?P<patient>\d\d))/(?P=subject)_(?P<number>\d\d)\.edf"):
-            first, last = _FILES.get(int(match["patient"]), (1, 0))
-            if not first <= int(match["number"]) <= last:
+            if not _is_published(int(match["patient"]), int(match["number"])):
                 continue
             person = source.subject if self.keeps("same_person") else _SAME_PERSON.get(source.subject, source.subject)
             part = side(int(person[-2:]) - 1, 20, 22)
@@ -91,11 +93,12 @@ class ChbMit(DataSet):
     def open(self, source: Source, recipe: Recipe) -> Readable:
         """The file, as published with zeros for channels that it lacks."""
         recording = super().open(source, recipe)
-        return ZeroFilled(recording, self.about.channels) if self.keeps("zero_channels") else recording
+        return zero_filled(recording, self.about.channels) if self.keeps("zero_channels") else recording
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """Windows of ten seconds over the whole file, then those over its seizures."""
-        seizures = [(start - 1 / _SFREQ, end - 1 / _SFREQ) for start, end in read_seizures(Path(source.file))]
+        found = read_seizures(Path(source.file)) or []
+        seizures = [(start - 1 / _SFREQ, end - 1 / _SFREQ) for start, end in found]
         for number in range(int(recording.seconds / _WINDOW)):
             yield Stretch(onset=number * _WINDOW, label=self._label(number * _WINDOW, seizures))
         if source.part != "train" and not self.keeps("further_windows_everywhere"):
@@ -106,11 +109,23 @@ class ChbMit(DataSet):
             if seconds == _WINDOW or self.keeps("stretched"):
                 yield Stretch(onset=onset, seconds=seconds, label=label)
 
+    def remark(self, source: Source) -> str:
+        """That the summary is silent, as that of patient 24 is about files without seizures."""
+        silent = read_seizures(Path(source.file)) is None
+        return f"its summary does not mention {Path(source.file).name}: taken to hold no seizure" if silent else ""
+
     def _label(self, onset: float, seizures: list[tuple[float, float]]) -> int:
         end = onset + _WINDOW
         if self.keeps("boundaries_only"):
             return int(any(onset < start < end or onset < stop < end for start, stop in seizures))
         return int(any(start < end and stop > onset for start, stop in seizures))
+
+
+def _is_published(patient: int, number: int) -> bool:
+    if patient not in _FILES:
+        return False
+    reference, first, last = _FILES[patient]
+    return number == reference or first <= number <= last
 
 
 def _over(seizures: list[tuple[float, float]], seconds: float) -> Iterator[float]:
