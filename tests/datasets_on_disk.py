@@ -128,15 +128,19 @@ def seed_v(folder: Path) -> None:
         write_cnt(folder / "EEG_raw" / f"{subject}_3_20180822.cnt", np.tile(one, SEED_V_SECONDS // 10), 40, names)
 
 
-def write_cnt(path: Path, x_uv: np.ndarray, sfreq: int, names: Sequence[str]) -> None:
-    """A Neuroscan file of 32-bit integers: SETUP header of 900 bytes, 75 bytes per channel, samples, event table."""
+def write_cnt(path: Path, x_uv: np.ndarray, sfreq: int, names: Sequence[str], *, counted: int | None = None) -> None:
+    """A Neuroscan file of 32-bit integers: SETUP header of 900 bytes, 75 bytes per channel, samples, event table.
+
+    `counted` is the number of samples that its header tells, if not the true one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     n_chans, n_times = x_uv.shape
     uv_per_count = 0.03
     end = 900 + 75 * n_chans + 4 * n_chans * n_times
     header = bytearray(900)
     header[225:235], header[235:247] = b"08/22/18\0\0", b"10:00:00\0\0\0\0"
-    for offset, form, value in ((370, "<H", n_chans), (376, "<H", sfreq), (864, "<i", n_times), (886, "<i", end)):
+    told = n_times if counted is None else counted
+    for offset, form, value in ((370, "<H", n_chans), (376, "<H", sfreq), (864, "<i", told), (886, "<i", end)):
         struct.pack_into(form, header, offset, value)
     with path.open("wb") as file:
         file.write(header)
@@ -155,12 +159,25 @@ ISRUC_STAGES = [0, 1, 2, 3, 5] * 4 + [2, 2]
 _ISRUC_LABELS = ["F3-A2", "C3-A2", "O1-A2", "F4-A1", "C4-A1", "O2-A1"]
 
 
+# Most files, those that name the ears otherwise, the one without F3 and F4, the one whose electrodes refer to no ear.
+_ISRUC_FILES = {
+    1: ["LOC-A2", "ROC-A1", *_ISRUC_LABELS, "X1", "X2", "SaO2"],
+    81: ["E1-M2", "E2-M1", *(label.replace("A", "M") for label in _ISRUC_LABELS), "24", "25", "DC01"],
+    100: ["LOC-A2", "ROC-A1", *_ISRUC_LABELS, "X1", "X2", "SaO2"],
+    8: ["LOC-A2", "ROC-A1", "C3-A2", "O1-A2", "C4-A1", "O2-A1", "X1", "X2", "X3"],
+    40: ["ROC", "A1", "LOC", "A2", "C4", "O2", "C3", "O1", "F4", "F3", "X1", "X2"],
+}
+
+
 def isruc_s1(folder: Path) -> None:
-    labels = ["LOC-A2", *_ISRUC_LABELS, "X1"]
-    for subject in (1, 81, 100):
-        x = np.tile(signal(labels, 30, 200.0, seed=subject), 22)
+    for subject, labels in _ISRUC_FILES.items():
+        x = signal(labels, 30, 200.0, seed=subject)
+        at = {label: row for row, label in enumerate(labels)}
+        # The amplitudes are those of differences to an ear.
+        for name, ear in (label.split("-") for label in _ISRUC_LABELS if subject == 40):
+            x[at[name]] += x[at[ear]]
         place = folder / "group1" / str(subject)
-        write_edf(place / "night.edf", x, 200.0, labels=labels).rename(place / f"{subject}.rec")
+        write_edf(place / "night.edf", np.tile(x, 22), 200.0, labels=labels).rename(place / f"{subject}.rec")
         write_stages(place / f"{subject}_1.txt", ISRUC_STAGES)
 
 

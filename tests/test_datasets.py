@@ -13,7 +13,7 @@ from scipy.signal import butter, lfilter
 
 from codebrain.channels import TEN_TWENTY_19, bipolar_pair
 from codebrain.data.format import SPLITS
-from data_prep.read import UnusableError
+from data_prep.read import OpenRecording, UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
 from data_prep.tasks.catalogue import BEGIN, END, markdown
@@ -27,7 +27,7 @@ from tests.test_tasks import prepare
 EXPECTED = {
     "faced": (252, 252, [27, 27, 27, 27, 36, 27, 27, 27, 27], [84, 84, 84]),
     "seed_v": (1370, 1370, [180, 130, 582, 330, 148], [1326, 44, 0]),
-    "isruc_s1": (60, 60, [12, 12, 12, 12, 12], [20, 20, 20]),
+    "isruc_s1": (100, 80, [20, 20, 20, 20, 20], [60, 20, 20]),
     "isruc_s3": (60, 60, [12, 12, 12, 12, 12], [20, 20, 20]),
     "mental_arithmetic": (18, 18, [12, 6], [6, 6, 6]),
     "bcic2020_3": (30, 30, [9, 3, 6, 3, 9], [15, 6, 9]),
@@ -170,6 +170,26 @@ def test_seed_v_follows_the_table_of_its_session(prepared) -> None:
     assert set(done.label[first_clip]) == {2}
     assert (done.start[first_clip].min(), done.start[first_clip].max()) == (30, 320)
     assert set(done.label[own & (done.start >= 353) & (done.start < 418)]) == {1}
+
+
+def test_seed_v_at_its_rate_from_a_header_that_miscounts(tmp_path) -> None:
+    names = [*DATA_SETS["seed_v"].about.channels, "M1", "M2", "VEO", "HEO"]
+    x = on_disk.signal(names, 33, 1000.0)
+    broken, repaired = (tmp_path / "in" / f"7_1_20180411{ending}.cnt" for ending in ("", "_repaired"))
+    on_disk.write_cnt(broken, x, 1000, names, counted=-732)
+    with pytest.raises(UnusableError, match="cannot be read"):
+        OpenRecording(broken)
+    done = Prepared(DATA_SETS["seed_v"](), tmp_path / "in", tmp_path / "s")
+    assert done.start.tolist() == [30, 31, 32]
+    assert done.label.tolist() == [4, 4, 4]
+    written = np.array([on_disk.amplitude(name) for name in done.store.shards[0].ch_names])
+    assert np.corrcoef(done.uv.std(axis=2).mean(axis=0), written)[0, 1] > 0.97
+    # Of the two files of that session one counts: the repaired one.
+    on_disk.write_cnt(repaired, x, 1000, names)
+    (source,) = DATA_SETS["seed_v"]().sources(str(tmp_path / "in"))
+    assert (source.key, source.subject, source.session) == (repaired.name, "7", "1")
+    broken.unlink()
+    same_windows(Prepared(DATA_SETS["seed_v"](), tmp_path / "in", tmp_path / "t"), done)
 
 
 def test_sequences_of_sleep_are_whole_and_in_order(prepared) -> None:
@@ -366,10 +386,45 @@ def test_trap_bcic2020_3_within_subject(prepared) -> None:
     check_within_subject(prepared("bcic2020_3", "published"), prepared("bcic2020_3", "corrected"))
 
 
+def test_trap_isruc_s1_by_position(prepared, disk) -> None:
+    one, corrected = prepared("isruc_s1", "by_position"), prepared("isruc_s1", "corrected")
+    rows = {row.subject: row for row in corrected.store.recordings}
+    assert (rows["8"].status, rows["8"].reason) == ("failed", "lacks 2 of 6 wanted channels: F3, F4")
+    assert rows["40"].reason == "formed as differences: F3-A2, C3-A2, O1-A2, F4-A1, C4-A1, O2-A1"
+    notes = {row.subject: row.reason for row in one.store.recordings if row.reason}
+    assert notes == {
+        "8": "C3-A2, O1-A2, C4-A1, O2-A1, X1, X2 pass for F3, C3, O1, F4, C4, O2",
+        "40": "LOC, A2, C4, O2, C3, O1 pass for F3, C3, O1, F4, C4, O2",
+    }
+    elsewhere, there = (~np.isin(done.subject, ["8", "40"]) for done in (one, corrected))
+    assert set(one.subject[elsewhere]) == {"1", "81", "100"}
+    for column in ("windows", "label", "split"):
+        np.testing.assert_array_equal(getattr(one, column)[elsewhere], getattr(corrected, column)[there])
+    # The electrodes of subject 40 hold their ear, too.
+    ears = {"C4": "A1", "O2": "A1", "C3": "A2", "O1": "A2"}
+    positions = {"8": ["C3", "O1", "C4", "O2", "X1", "X2"], "40": ["LOC", "A2", "C4", "O2", "C3", "O1"]}
+    for subject, names in positions.items():
+        held = ears if subject == "40" else {}
+        written = [
+            np.hypot(on_disk.amplitude(name), on_disk.amplitude(held[name]) if name in held else 0) for name in names
+        ]
+        check_alike(one.uv[one.subject == subject], written)
+    check_alike(
+        corrected.uv[corrected.subject == "40"],
+        [on_disk.amplitude(name) for name in corrected.store.shards[0].ch_names],
+    )
+
+
+def check_alike(uv, written) -> None:
+    """Channels have the written amplitudes, but for what the filters took of each."""
+    ratio = uv.std(axis=2).mean(axis=0) / written
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.06)
+
+
 def test_trap_isruc_s1_unsorted_pairs(prepared, disk, tmp_path) -> None:
     """It cannot be repeated: what the file system lists first is no property of the data."""
-    published, corrected = prepared("isruc_s1", "published"), prepared("isruc_s1", "corrected")
-    assert published.store.fingerprint() == corrected.store.fingerprint()
+    one, corrected = prepared("isruc_s1", "unsorted_pairs"), prepared("isruc_s1", "corrected")
+    assert one.store.fingerprint() == corrected.store.fingerprint()
     folder = shutil.copytree(disk("isruc_s1"), tmp_path / "in")
     on_disk.write_stages(folder / "group1" / "81" / "81_1.txt", [5] * 22)
     changed = Prepared(DATA_SETS["isruc_s1"](), folder, tmp_path / "s")

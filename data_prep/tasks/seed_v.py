@@ -1,15 +1,18 @@
 """SEED-V (Liu et al. 2021): five emotions while watching 15 film clips in each of three sessions, 16 subjects.
 
-Raw Neuroscan recordings; when a clip starts and ends is fixed per session, in seconds.
+Raw Neuroscan recordings; when a clip starts and ends is fixed per session, in seconds. The header of 7_1_20180411.cnt
+counts -732 samples, and the release has a repaired copy of it.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from data_prep.clean import CleanConfig
 from data_prep.corpora import Source
-from data_prep.read import Readable
+from data_prep.read import OpenRecording, Readable
+from data_prep.recipe import Recipe
 from data_prep.tasks.base import About, DataSet, Stretch, Trap, side
 
 # Seconds from the recording's start to the start and end of each clip, and its emotion, by session.
@@ -42,7 +45,8 @@ class SeedV(DataSet):
         name="seed_v",
         title="SEED-V",
         url="https://bcmi.sjtu.edu.cn/home/seed/seed-v.html",
-        layout="EEG_raw/1_1_20180804.cnt   subject_session_date\n... to EEG_raw/16_3_*.cnt",
+        layout="EEG_raw/1_1_20180804.cnt            subject_session_date\n"
+        "EEG_raw/7_1_20180411_repaired.cnt   goes before 7_1_20180411.cnt\n... to EEG_raw/16_3_*.cnt",
         class_names=("disgust", "fear", "sad", "neutral", "happy"),
         subjects=16,
         windows=117_744,
@@ -67,9 +71,18 @@ class SeedV(DataSet):
         return self.keeps("within_subject")
 
     def sources(self, path: str) -> list[Source]:
-        """One recording per subject and session."""
-        found = self.find(path, r"(?P<subject>\d{1,2})_(?P<session>[123])_\d+\.cnt")
-        return [replace(source, session=match["session"]) for match, source in found]
+        """One recording per subject and session: the repaired one where there are two."""
+        found = list(self.find(path, r"(?P<subject>\d{1,2})_(?P<session>[123])_\d+(?:_repaired)?\.cnt"))
+        stems = {Path(source.file).stem for _, source in found}
+        return [
+            replace(source, session=match["session"])
+            for match, source in found
+            if f"{Path(source.file).stem}_repaired" not in stems
+        ]
+
+    def open(self, source: Source, recipe: Recipe) -> Readable:
+        """The file, whose samples have 32 bits: MNE cannot tell where the header does not count them."""
+        return OpenRecording(Path(source.file), data_format="int32")
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """The clips of a session."""
