@@ -28,6 +28,11 @@ def write(path: Path, arms: Arms, dataset: WindowDataset) -> None:
     write_text(path, text.getvalue())
 
 
+def in_seconds(time: float) -> str:
+    """A time to the microsecond: a night has more milliseconds than the six digits that are usual can tell apart."""
+    return f"{round(time, 6):.12g}"
+
+
 def _rows(arms: Arms, dataset: WindowDataset) -> Iterator[list[Any]]:
     names = arms.task.class_names
     for arm, results in arms.results.items():
@@ -37,6 +42,6 @@ def _rows(arms: Arms, dataset: WindowDataset) -> Iterator[list[Any]]:
             for window, start, subject, label, score in zip(
                 found.window, starts, found.subject, found.label, found.score, strict=True
             ):
-                place = [dataset.recording(int(window)).path, f"{start:g}", subject]
-                told = names[int(label)] if names else f"{label:g}"
+                place = [dataset.recording(int(window)).path, in_seconds(start), subject]
+                told = names[int(label)] if names else repr(float(label))
                 yield [arm, result.fold, result.seed, *place, told, *(f"{value:.6f}" for value in score)]

@@ -5,7 +5,8 @@ Tangent space: the covariance of the channels, mapped to the tangent space of th
 Riemannian mean (Barachant et al. 2012, IEEE Trans. Biomed. Eng. 59, 920-928), by pyriemann.
 
 Both go through a standard scaler and logistic regression (ridge for a regression); its strength is the one with the
-best validation figure, as for a network, and the test windows are looked at afterwards.
+best validation figure, as for a network, and the test windows are looked at afterwards. What comes of a fold is kept in
+a folder as that of a trial is, so that a run that was killed does not compute it again.
 
 Shape letters: n windows, C channels, T samples, F features.
 """
@@ -26,13 +27,18 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from codebrain.data.format import write_text
 from codebrain.data.windows import WindowDataset
+from codebrain.training.launch import Run
+from codebrain.training.logging import as_json
 from codebrain.training.sampling import eval_batches
 from finetune import metrics
 from finetune.config import Baseline
+from finetune.data import Data
 from finetune.metrics import Predictions
-from finetune.splits import Fold, Windows
+from finetune.splits import Fold, Splits, Windows
 from finetune.task import ClassWeights, Task
+from finetune.trial import Result, predictions_file
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,6 +94,24 @@ def features(name: Baseline, dataset: WindowDataset, batch_size: int = 256) -> F
     return np.concatenate([parts[first] for first in sorted(parts)])
 
 
+def execute(run: Run, name: Baseline, data: Data, made: Splits, class_weights: ClassWeights) -> list[Result]:
+    """Train and judge a baseline on every fold; what an earlier launch has done is read."""
+    results, values = [], None
+    for number, fold in enumerate(made.folds):
+        path = run.path / name / f"fold-{number}"
+        if not (path / "summary.json").exists():
+            if values is None:
+                run.say(f"baseline {name} ...")
+                values = features(name, data.dataset)
+            predictions, facts = predict(name, values, data.task, data.windows, fold, class_weights)
+            path.mkdir(parents=True, exist_ok=True)
+            for side, found in predictions.items():
+                found.save(predictions_file(path, side))
+            write_text(path / "summary.json", as_json(facts, indent=1) + "\n")
+        results.append(Result.read(path, number, 0, fold.judged))
+    return results
+
+
 def predict(
     name: Baseline, values: Floats, task: Task, windows: Windows, fold: Fold, class_weights: ClassWeights
 ) -> tuple[dict[str, Predictions], dict[str, Any]]:
@@ -101,36 +125,39 @@ def predict(
         The strength that was chosen, and seconds.
     """
     started = time.monotonic()
+    scaled = _scaler(name).fit(values[fold.train])
+    train = scaled.transform(values[fold.train])
+    sides = {side: (ids := getattr(fold, side), scaled.transform(values[ids])) for side in fold.judged}
     judged = []
     for strength in STRENGTHS:
-        model = _pipeline(name, task, strength, class_weights)
+        model = _linear(task, strength, class_weights)
         with warnings.catch_warnings():
             # The weakest penalties may stop before they converge; they are then rarely the best on validation.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(values[fold.train], windows.label[fold.train])
-        valid = _predictions(model, values, task, windows, fold.valid)
-        judged.append((metrics.score(task.kind, valid)[task.selection], strength, model, valid))
-    figure, strength, model, valid = max(judged, key=lambda entry: entry[0])
-    predictions = {"valid": valid}
-    if len(fold.test):
-        predictions["test"] = _predictions(model, values, task, windows, fold.test)
+            model.fit(train, windows.label[fold.train])
+        valid = _predictions(model, task, windows, *sides["valid"])
+        judged.append((metrics.score(task.kind, valid)[task.selection], strength, model))
+    figure, strength, model = max(judged, key=lambda entry: entry[0])
+    predictions = {side: _predictions(model, task, windows, *entry) for side, entry in sides.items()}
     seconds = round(time.monotonic() - started, 2)
     return predictions, {"C": strength, f"valid_{task.selection}": figure, "seconds": seconds}
 
 
-def _pipeline(name: Baseline, task: Task, strength: float, class_weights: ClassWeights) -> Any:
-    weight = "balanced" if class_weights == "balanced" else None
-    model = (
-        Ridge(alpha=1 / strength)
-        if task.kind == "regression"
-        else LogisticRegression(C=strength, class_weight=weight, max_iter=1000)
-    )
+def _scaler(name: Baseline) -> Any:
+    """From features to what the linear model sees; it depends on the training windows and on no strength."""
     if name != "tangent_space":
-        return make_pipeline(StandardScaler(), model)
+        return StandardScaler()
     from pyriemann.tangentspace import TangentSpace
     from sklearn.preprocessing import FunctionTransformer
 
-    return make_pipeline(FunctionTransformer(_as_matrices), TangentSpace(), StandardScaler(), model)
+    return make_pipeline(FunctionTransformer(_as_matrices), TangentSpace(), StandardScaler())
+
+
+def _linear(task: Task, strength: float, class_weights: ClassWeights) -> Any:
+    if task.kind == "regression":
+        return Ridge(alpha=1 / strength)
+    weight = "balanced" if class_weights == "balanced" else None
+    return LogisticRegression(C=strength, class_weight=weight, max_iter=1000)
 
 
 def _as_matrices(flat: Floats) -> Floats:
@@ -138,7 +165,7 @@ def _as_matrices(flat: Floats) -> Floats:
     return flat.reshape(-1, size, size)
 
 
-def _predictions(model: Any, values: Floats, task: Task, windows: Windows, rows: npt.NDArray[np.int64]) -> Predictions:
+def _predictions(model: Any, task: Task, windows: Windows, rows: npt.NDArray[np.int64], values: Floats) -> Predictions:
     # Every class has a training example, so the columns of probabilities are the classes.
-    score = model.predict(values[rows])[:, None] if task.kind == "regression" else model.predict_proba(values[rows])
+    score = model.predict(values)[:, None] if task.kind == "regression" else model.predict_proba(values)
     return Predictions(window=rows, subject=windows.subject[rows], label=windows.label[rows], score=score)

@@ -10,6 +10,8 @@ Shape letters: R draws, S subjects, n windows, K classes, M distinct scores.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,44 +24,50 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 """Share of the draws that an interval holds."""
 
-_ROWS = 64
-"""Draws whose curves are computed at once: bounds the memory on sets of many windows."""
+_VALUES = 1 << 22
+"""Weights of windows (draws x windows) whose curves are computed at once: bounds the memory."""
 
 
-def intervals(
-    kind: TaskKind, by_seed: list[Predictions], *, n_draws: int, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the mean over seeds of every figure of merit.
-
-    Parameters
-    ----------
-    kind : TaskKind
-    by_seed : list of Predictions
-        For the same windows by models of several seeds; a draw of subjects is the same for all of them.
-    n_draws : int
-        Draws of subjects.
-    seed : int
-        Seed of the draws.
-
-    Returns
-    -------
-    dict of (low, high)
-        NaN where fewer than two subjects were given or a figure is defined in no draw.
+@dataclass(frozen=True)
+class Draws:
+    """Subjects, drawn with replacement as often as there are any. Equal subjects and seeds give equal draws, so that
+    what two models reach can be compared draw by draw.
     """
-    subjects = np.unique(by_seed[0].subject)
-    if len(subjects) < 2:
-        return {}
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(subjects), np.full(len(subjects), 1 / len(subjects)), size=n_draws).astype(float)
-    each = [resampled(kind, predictions, draws) for predictions in by_seed]
-    tail = (1 - LEVEL) / 2
-    result = {}
-    for name in each[0]:
-        values = np.mean([figures[name] for figures in each], axis=0)
-        values = values[np.isfinite(values)]
-        low, high = np.quantile(values, [tail, 1 - tail]) if len(values) else (np.nan, np.nan)
-        result[name] = (float(low), float(high))
-    return result
+
+    names: npt.NDArray[np.str_]
+    """(S,) the subjects, sorted."""
+    counts: Floats
+    """(R, S) how often each is taken."""
+
+    @classmethod
+    def of(cls, subject: npt.NDArray[np.str_], n_draws: int, seed: int = 0) -> Draws:
+        """Draws of the subjects of a set of windows; none at all of fewer than two."""
+        names = np.unique(subject)
+        rng = np.random.default_rng(seed)
+        taken = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_draws if len(names) > 1 else 0)
+        return cls(names, taken.astype(float))
+
+    def figures(self, kind: TaskKind, by_seed: Sequence[Predictions]) -> dict[str, Floats]:
+        """Every figure of merit in every draw (R,), mean over seeds; NaN where a draw does not define it.
+
+        Parameters
+        ----------
+        kind : TaskKind
+        by_seed : sequence of Predictions
+            For the same windows by models of several seeds. Their subjects may be some of those drawn.
+        """
+        own = np.isin(self.names, by_seed[0].subject)
+        each = [resampled(kind, predictions, self.counts[:, own]) for predictions in by_seed]
+        return {name: np.mean([figures[name] for figures in each], axis=0) for name in each[0]}
+
+
+def interval(values: Floats) -> tuple[float, float] | None:
+    """Percentile interval of a figure over draws (R,); None where no draw defines it."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def resampled(kind: TaskKind, predictions: Predictions, draws: Floats) -> dict[str, Floats]:
@@ -75,11 +83,11 @@ def resampled(kind: TaskKind, predictions: Predictions, draws: Floats) -> dict[s
     _, subject = np.unique(predictions.subject, return_inverse=True)
     if kind == "regression":
         return _regression(predictions.label, predictions.score[:, 0], subject, draws)
-    figures = _classification(predictions.label, predictions.predicted(), subject, draws)
     classes = [1] if kind == "binary" else range(predictions.score.shape[1])
-    each = [_ranked(predictions.label == index, predictions.score[:, index], subject, draws) for index in classes]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a draw that defines no class's figure gives NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw of nobody, or of one class, gives NaN
+        figures = _classification(predictions.label, predictions.predicted(), subject, draws)
+        each = [_ranked(predictions.label == index, predictions.score[:, index], subject, draws) for index in classes]
         return figures | {name: np.nanmean([one[name] for one in each], axis=0) for name in each[0]}
 
 
@@ -87,7 +95,9 @@ def _ranked(
     positive: npt.NDArray[np.bool_], score: Floats, subject: npt.NDArray[np.intp], draws: Floats
 ) -> dict[str, Floats]:
     """`_ranking` of all draws, some at a time."""
-    parts = [_ranking(positive, score, draws[first : first + _ROWS, subject]) for first in range(0, len(draws), _ROWS)]
+    rows = max(1, _VALUES // len(score))
+    starts = range(0, max(1, len(draws)), rows)
+    parts = [_ranking(positive, score, draws[first : first + rows, subject]) for first in starts]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -101,11 +111,10 @@ def _classification(
     matrix = np.einsum("rs,sij->rij", draws, counts)
     true, called, hit = matrix.sum(2), matrix.sum(1), np.einsum("rii->ri", matrix)
     total = true.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = np.where(true > 0, hit / true, np.nan)
-        f1 = np.where(true + called > 0, 2 * hit / (true + called), 0.0)
-        expected = (true * called).sum(1) / total**2
-        kappa = (hit.sum(1) / total - expected) / (1 - expected)
+    recall = np.where(true > 0, hit / true, np.nan)
+    f1 = np.where(true + called > 0, 2 * hit / (true + called), 0.0)
+    expected = (true * called).sum(1) / total**2
+    kappa = (hit.sum(1) / total - expected) / (1 - expected)
     return {
         "balanced_accuracy": np.nanmean(recall, axis=1),
         "kappa": kappa,
@@ -127,12 +136,11 @@ def _ranking(positive: npt.NDArray[np.bool_], score: Floats, weight: Floats) -> 
     last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     hits = np.cumsum(weight[:, order] * positive[order], axis=1)[:, last_of_tie]
     called = np.cumsum(weight[:, order], axis=1)[:, last_of_tie]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = hits / hits[:, -1:]
-        false_rate = (called - hits) / (called - hits)[:, -1:]
-        precision = hits / called
-        negatives = (called - hits)[:, -1:]
-        recall = np.where(negatives > 0, recall, np.nan)
+    recall = hits / hits[:, -1:]
+    false_rate = (called - hits) / (called - hits)[:, -1:]
+    precision = hits / called
+    negatives = (called - hits)[:, -1:]
+    recall = np.where(negatives > 0, recall, np.nan)
     # A threshold above all windows that were drawn calls nothing; scikit-learn starts the curve at precision 1.
     precision = np.where(called > 0, precision, 1.0)
     before = np.concatenate([np.ones((len(weight), 1)), precision[:, :-1]], axis=1)

@@ -12,10 +12,9 @@ import copy
 import itertools
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,21 +26,26 @@ from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
 from finetune import answers, baselines, classifier, figures, manifest, markdown, recipes, report, sequences, splits
 from finetune.classifier import backbone_features, fresh_backbone, load_backbone
-from finetune.config import FOLD, FROM_SCRATCH, Baseline, FinetuneConfig
+from finetune.config import FOLD, FROM_SCRATCH, FinetuneConfig
 from finetune.data import Data, open_data
+from finetune.heads import shrink
 from finetune.markdown import MAIN
 from finetune.predict import FrozenFeatures
 from finetune.report import Arms
 from finetune.splits import Fold, Splits
 from finetune.task import Task
-from finetune.trial import Result, Trial
-
-Value = TypeVar("Value")
+from finetune.trial import Result, Trial, head_config, micro_batches
 
 UNTRAINED = "untrained"
+_CHANGEABLE = ("data", "seeds", "baseline", "n_bootstrap", "training.num_workers")
+"""What may change when a run is launched again: where the store lies (the manifest of the splits says which it was),
+and what adds trials to those that are there, or changes none."""
+
 FEATURE_BATCH = 64
 FEATURE_MAP_WINDOWS = 2000
 """Windows in the picture of the features."""
+_FEWEST_POINTS = 3
+"""Windows of which such a picture can be made."""
 
 
 def main() -> None:
@@ -58,22 +62,24 @@ def run_command(argv: list[str] | None = None) -> int:
         recipes.check(config.recipe, data.task)
     made = _planned(config, data)
     # Before there is a folder: a damaged file of weights leaves nothing behind.
-    pretrained = _backbones(config, len(made.folds))
-    for backbone in pretrained:
-        data.store.require(sfreq=backbone.config.patch_size)  # a patch is one second
-    note = sequences.require(data.dataset, made, config.training.sequence_length) if config.head == "sequence" else ""
+    pretrained = _checked_backbones(config, data, len(made.folds))
+    note = ""
+    if config.head == "sequence":
+        note = sequences.require(data.dataset, made, config.training.sequence_length, data.task.class_names)
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
-    # The manifest of the splits says which store it was.
-    run = start(config.run_dir, loop, config, fingerprinted=("data",))
-    if run.summary is not None:
+    run = start(config.run_dir, loop, config, changeable=_CHANGEABLE)
+    asked = {"seeds": config.seeds, "baseline": config.baseline, "n_bootstrap": config.n_bootstrap}
+    if run.summary is not None and run.summary["asked"] == asked:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         return 0
+    micro_batches(config.training.batch_size, config.training.micro_batch, run.world)
     run.on_main(lambda: _confirm(run, config, made, data))
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
-    run.say(run.on_main(lambda: _conclude(run, config, data, made, results, note)))
-    run.finish({"report": "report.md"})
+    if run.part():
+        run.say(_conclude(run, config, data, made, results, note))
+        run.mark_finished({"report": "report.md", "asked": asked})
     return 0
 
 
@@ -95,11 +101,24 @@ def _planned(config: FinetuneConfig, data: Data) -> Splits:
     return manifest.from_manifest(manifest.read_manifest(Path(config.splits)), data.windows, data.store.fingerprint())
 
 
-def _backbones(config: FinetuneConfig, n_folds: int) -> list[EEGSSM]:
-    """The backbone that each fold starts from: the same for all, or each its own."""
-    if FOLD not in config.ckpt:
-        return [load_backbone(config.ckpt, config.backbone)] * n_folds
-    return [load_backbone(config.ckpt.replace(FOLD, str(number)), config.backbone) for number in range(n_folds)]
+def _checked_backbones(config: FinetuneConfig, data: Data, n_folds: int) -> Callable[[int], EEGSSM]:
+    """What gives the backbone that a fold starts from, the same for all or each its own; every one was tried.
+
+    One is held at a time: a hundred folds may have a hundred.
+    """
+
+    @lru_cache(maxsize=1)
+    def load(ckpt: str) -> EEGSSM:
+        return load_backbone(ckpt, config.backbone)
+
+    def of_fold(number: int) -> EEGSSM:
+        return load(config.ckpt.replace(FOLD, str(number)))
+
+    for number in range(n_folds if FOLD in config.ckpt else 1):
+        sizes = of_fold(number).config
+        data.store.require(sfreq=sizes.patch_size)  # a patch is one second
+        head_config(config, data, sizes)
+    return of_fold
 
 
 def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None:
@@ -108,7 +127,7 @@ def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None
     if path.exists():
         if manifest.same(manifest.read_manifest(path), made, data.store.fingerprint()):
             return
-        if run.has_checkpoint:
+        if run.was_trained:
             raise ValueError(
                 f"{data.store.path} or the splits have changed since {run.path} was started. Give another --run_dir."
             )
@@ -138,22 +157,24 @@ def _network_arms(config: FinetuneConfig) -> list[str]:
 
 
 def _trials(
-    run: Run, config: FinetuneConfig, data: Data, made: Splits, arm: str, pretrained: list[EEGSSM]
+    run: Run, config: FinetuneConfig, data: Data, made: Splits, arm: str, pretrained: Callable[[int], EEGSSM]
 ) -> Iterator[Result]:
     """Every fold and seed of an arm. Collective."""
     random = arm == UNTRAINED or config.ckpt == FROM_SCRATCH
 
     def backbone(number: int, seed: int) -> EEGSSM:
         torch.manual_seed(seed)
-        return fresh_backbone(pretrained[number]) if random else copy.deepcopy(pretrained[number])
+        return fresh_backbone(pretrained(number)) if random else copy.deepcopy(pretrained(number))
 
-    @lru_cache(maxsize=1)  # trials that share features come one after another, and those of one may be large
-    def compute(number: int, seed: int) -> FrozenFeatures:
-        return FrozenFeatures(run, backbone(number, seed), data.dataset, FEATURE_BATCH)
+    held: dict[tuple[int, int], FrozenFeatures] = {}
 
     def frozen(number: int, seed: int) -> FrozenFeatures:
         # A random backbone is the same for all folds, a pre-trained one for all seeds.
-        return compute(0, seed) if random else compute(number if FOLD in config.ckpt else 0, config.seeds[0])
+        key = (0, seed) if random else (number if FOLD in config.ckpt else 0, config.seeds[0])
+        if key not in held:
+            held.clear()  # trials that share features come one after another, and those of one may be large
+            held[key] = FrozenFeatures(run, backbone(*key), data.dataset, FEATURE_BATCH, shrink(config.head))
+        return held[key]
 
     by_fold = itertools.product(range(len(made.folds)), config.seeds)
     by_seed = ((number, seed) for seed in config.seeds for number in range(len(made.folds)))
@@ -186,7 +207,7 @@ def _conclude(
     """Baselines, report, pictures, export; on the main process. Returns what to print."""
     for name in config.baseline:
         if name != UNTRAINED:
-            results[name] = _baseline(name, config, data, made)
+            results[name] = baselines.execute(run, name, data, made, config.training.class_weights)
     arms = Arms(data.task, results)
     facts = {"store": {"path": config.data, "fingerprint": data.store.fingerprint()}, "processes": run.world}
     facts |= {"sequences": note} if note else {}
@@ -194,20 +215,10 @@ def _conclude(
     report.write(run.path, content)
     answers.write(run.path / "predictions.csv", arms, data.dataset)
     best = _best(results[MAIN], data.task)
-    assert best.path is not None
     _copy(best.path / "export", run.export)
     figures.draw(run.figures, content, arms.by_seed(MAIN, arms.side), results[MAIN])
     _draw_features(run, data, made.folds[best.fold], best, arms.side)
     return f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}"
-
-
-def _baseline(name: Baseline, config: FinetuneConfig, data: Data, made: Splits) -> list[Result]:
-    values = baselines.features(name, data.dataset)
-    weights = config.training.class_weights
-    return [
-        Result(number, 0, *baselines.predict(name, values, data.task, data.windows, fold, weights))
-        for number, fold in enumerate(made.folds)
-    ]
 
 
 def _best(results: list[Result], task: Task) -> Result:
@@ -225,8 +236,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def _draw_features(run: Run, data: Data, fold: Fold, best: Result, side: str) -> None:
     """Picture of the exported model's features for windows it was not trained on."""
-    model, _ = classifier.load(run.export)
     ids = getattr(fold, side)
+    if len(ids) < _FEWEST_POINTS:
+        return
+    model, _ = classifier.load(run.export)
     ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), FEATURE_MAP_WINDOWS)).astype(int)]
     subset = data.dataset.subset(ids)
     with torch.no_grad():

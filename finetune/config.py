@@ -56,9 +56,15 @@ class TrainingConfig:
     """Autocast of the forward pass."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--training.{name} is {getattr(self, name)}; it must be at least 1")
+        counts = dict.fromkeys(("epochs", "batch_size", "micro_batch", "sequence_length"), 1)
+        for name, least in {**counts, "patience": 0, "hidden": 0, "num_workers": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--training.{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--training.{name} is {getattr(self, name)}; it must be 0 or more, and below 1")
+        if self.head_lr <= 0:
+            raise ValueError(f"--training.head_lr is {self.head_lr}; it must be above 0")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"--training.layer_decay is {self.layer_decay}; it must lie above 0 and not above 1")
 
@@ -106,6 +112,10 @@ class FinetuneConfig:
     """Draws of subjects for the confidence intervals."""
 
     def __post_init__(self) -> None:
+        if self.optim.lr <= 0:
+            raise ValueError(f"--optim.lr is {self.optim.lr}; it must be above 0. A frozen backbone is `--mode probe`")
+        if self.n_bootstrap < 1:
+            raise ValueError(f"--n_bootstrap is {self.n_bootstrap}; it must be at least 1")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"--seeds is {self.seeds}; give one or more different numbers")
         if "untrained" in self.baseline and self.ckpt == FROM_SCRATCH:

@@ -50,6 +50,7 @@ def open_data(path: str) -> Data:
     windows = Windows(
         subject=dataset.subjects(),
         label=dataset.labels(),
+        recording=dataset.rows(),
         published=dataset.splits() if store.info.task is not None and store.info.task.has_split else None,
         class_names=task.class_names,
     )

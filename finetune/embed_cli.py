@@ -83,7 +83,7 @@ def run_command(argv: list[str] | None = None) -> int:
         _check_size(dataset, config, backbone.config)
         values = embed(backbone, dataset, config, device)
         _write(output, values, dataset, backbone.config)
-    shape = " x ".join(str(size) for size in values.logits.shape)
+    shape = " x ".join(str(size) for size in values.values.shape)
     print(f"{output}: {shape} features")
     if found is None:
         return 0
@@ -175,7 +175,7 @@ def _write(output: Path, values: Outputs, dataset: WindowDataset, sizes: Backbon
     info = dataset.stores[0].info
     start = dataset.starts(values.window)
     columns: dict[str, Any] = {
-        "features": values.logits.numpy(),
+        "features": values.values.numpy(),
         "start": start,
         "recording": np.array([row.path for row in rows]),
         "subject": np.array([row.subject for row in rows]),

@@ -4,7 +4,7 @@ comparison.png       the figures of merit of all arms, with intervals, against c
 confusion.png        share of each true class that got each answer
 curves.png           receiver operating characteristic and precision against recall
 agreement.png        of a regression: what was said against what is true
-subjects.png         the first figure of merit within each subject
+subjects.png         a figure of merit within each subject
 learning.png         loss and selection metric over the steps of every trial
 features.png         principal components of the features, coloured by class and by subject
 """
@@ -161,8 +161,9 @@ def agreement(report: dict[str, Any], by_seed: dict[int, Predictions]) -> Figure
 
 def subjects(report: dict[str, Any]) -> Figure:
     """One dot per subject, sorted: whether a mean speaks for most of them."""
-    name = "accuracy" if report["task"]["kind"] == "multiclass" else HEADLINE[report["task"]["kind"]][0]
-    rows = sorted(_main(report)["per_subject"], key=lambda row: row[name])
+    # What is defined within one subject, who may have one class or one value only.
+    name = {"binary": "balanced_accuracy", "multiclass": "accuracy", "regression": "rmse"}[report["task"]["kind"]]
+    rows = sorted(report["per_subject"], key=lambda row: row[name])
     figure = Figure(figsize=(max(4.5, min(12.0, 1.5 + 0.22 * len(rows))), 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot([row[name] for row in rows], "o", markersize=4)

@@ -15,6 +15,7 @@ a sequence head, K outputs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -22,6 +23,9 @@ import torch
 from torch import Tensor, nn
 
 HeadKind = Literal["mlp", "linear", "mean", "attention", "sequence"]
+
+_DEAD = 1e-3
+"""Share of the usual spread below which an input counts as one that does not move."""
 
 _SEQUENCE_WIDTH = 512
 _SEQUENCE_HEADS = 4
@@ -127,8 +131,9 @@ class Head(nn.Module):
     def standardise(self, mean: Tensor, spread: Tensor) -> None:
         """Shift and scale by the mean and the standard deviation (n_inputs,) of pooled training features."""
         self.shift.copy_(mean)
-        # An input that never moves (a dead unit) keeps its size instead of being blown up.
-        self.scale.copy_(torch.where(spread > 1e-4, spread, torch.ones_like(spread)))
+        # An input that hardly moves beside the others (a dead unit) is not blown up to their size.
+        usual = spread.median().clamp_min(torch.finfo(spread.dtype).tiny)
+        self.scale.copy_(torch.where(spread > _DEAD * usual, spread, usual))
 
     def answer_like(self, mean: float, spread: float) -> None:
         """Answer with values around a mean, as far from it as the training values are."""
@@ -146,6 +151,14 @@ class Head(nn.Module):
         self.config.check(features.shape)
         answer = self.classify((self.pool(features) - self.shift) / self.scale)
         return self.answer_shift + self.answer_scale * answer
+
+
+def shrink(kind: HeadKind) -> Callable[[Tensor], Tensor]:
+    """What may be done to features (B, C, P, D) before they are kept for such a head, which answers to both alike.
+
+    The mean of a mean is the mean: 200 numbers of a window instead of thousands.
+    """
+    return (lambda features: features.mean(dim=(1, 2), keepdim=True)) if kind == "mean" else (lambda features: features)
 
 
 class MeanPool(nn.Module):

@@ -54,12 +54,14 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
         _headline(report),
         "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
+        *_compared(report),
+        *_recordings(report),
         *(_seeds(report) if len(config["seeds"]) > 1 else []),
         *(_folds(report) if len(counts) > 1 else []),
         *_classes(report),
         "What was said about every window is in predictions.csv.",
         "## Per subject",
-        _table(report["arms"][MAIN][side]["per_subject"]),
+        _table(report["per_subject"]),
         "## Splits",
         f"`{report['splits']['kind']}`, seed {report['splits']['seed']}; which subject is where: splits.json.",
         report.get("sequences"),
@@ -77,8 +79,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "## Protocol",
         f"Checkpoint `{config['ckpt']}`, store `{config['data']}` (fingerprint {report['store']['fingerprint'][:16]}), "
         f"{report['processes']} process(es). Every setting is in config.yaml and report.json.",
-        f"Python {report['versions']['python']}, torch {report['versions']['torch']}, "
-        f"scikit-learn {report['versions']['sklearn']}.",
+        ", ".join(f"{name} {number}" for name, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -99,7 +100,7 @@ def headline_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         {"model": TITLES[arm]} | {name: _figure(entry[side]["metrics"][name]) for name in names}
         for arm, entry in report["arms"].items()
     ]
-    chance = {name: f"{report['chance'][name]:.3f}" if name in report["chance"] else "" for name in names}
+    chance = {name: _number(report["chance"][name]) if name in report["chance"] else "" for name in names}
     return [*rows, {"model": "chance"} | chance]
 
 
@@ -108,12 +109,59 @@ def _headline(report: dict[str, Any]) -> str:
 
 
 def _figure(entry: dict[str, Any]) -> str:
-    text = f"{entry['mean']:.3f}"
+    text = _number(entry["mean"])
     if entry["sd"] is not None:
-        text += f" ± {entry['sd']:.3f}"
-    if entry["interval"]:
-        text += f" [{entry['interval'][0]:.3f}, {entry['interval'][1]:.3f}]"
-    return text
+        text += f" ± {_number(entry['sd'])}"
+    return text + _interval(entry["interval"])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "undefined"
+
+
+def _interval(ends: tuple[float, float] | None, sign: str = "") -> str:
+    return f" [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if ends else ""
+
+
+def _compared(report: dict[str, Any]) -> list[str]:
+    """How far the model lies above each baseline."""
+    if not report["compared"]:
+        return []
+    figure = in_words(report["selected_by"].removeprefix("valid/"))
+    where = {"all": "over all windows", "within_folds": "within the folds"}
+    rows = [
+        {"CodeBrain against": TITLES[arm], "figure": f"{figure} {where[way]}"}
+        | {"difference": _difference(found), "CodeBrain is": found["verdict"]}
+        for arm, ways in report["compared"].items()
+        for way, found in ways.items()
+    ]
+    return [
+        "Against the baselines; in brackets the 95 % interval of the difference, over draws of subjects that are the "
+        "same for both. Better or worse is said only where it does not hold 0:",
+        _table(rows),
+    ]
+
+
+def _difference(found: dict[str, Any]) -> str:
+    if not math.isfinite(found["difference"]):
+        return "undefined"
+    return f"{found['difference']:+.3f}" + _interval(found["interval"], "+")
+
+
+def _recordings(report: dict[str, Any]) -> list[str]:
+    """Figures of one answer per recording."""
+    side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
+    entries = {arm: entry[side]["recordings"] for arm, entry in report["arms"].items() if "recordings" in entry[side]}
+    if not entries:
+        return []
+    rows = [
+        {"model": TITLES[arm]} | {name: _figure(entry["metrics"][name]) for name in names}
+        for arm, entry in entries.items()
+    ]
+    return [
+        f"One answer per recording, the mean over its windows ({entries[MAIN]['n']} recordings, each of one label):",
+        _table(rows),
+    ]
 
 
 def _seeds(report: dict[str, Any]) -> list[str]:

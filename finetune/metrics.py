@@ -11,7 +11,9 @@ Shape letters: n windows, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ class Predictions:
         return self.score.argmax(axis=1)
 
     def save(self, path: Path) -> None:
-        """Write to an .npz file that holds nothing but arrays."""
+        """Write to an .npz file that holds nothing but arrays, and make its folder."""
+        path.parent.mkdir(exist_ok=True)
         np.savez(path, window=self.window, subject=self.subject, label=self.label, score=self.score)
 
     @classmethod
@@ -107,13 +110,40 @@ def confusion(predictions: Predictions, n_classes: int) -> npt.NDArray[np.int64]
 def per_subject(kind: TaskKind, predictions: Predictions) -> list[dict[str, Any]]:
     """Figures of merit within each subject, in the order of their names."""
     rows: list[dict[str, Any]] = []
-    for subject in np.unique(predictions.subject):
-        own = predictions.take(predictions.subject == subject)
+    for subject, own in _groups(predictions.subject):
+        found = predictions.take(own)
         row: dict[str, Any] = {"subject": str(subject), "windows": len(own)}
         if kind != "regression":
-            row["accuracy"] = float(np.mean(own.predicted() == own.label))
-        rows.append(row | score(kind, own))
+            row["accuracy"] = float(np.mean(found.predicted() == found.label))
+        rows.append(row | score(kind, found))
     return rows
+
+
+def by_recording(predictions: Predictions, recording: npt.NDArray[np.int64]) -> Predictions | None:
+    """One answer per recording, the mean of those for its windows; for what a recording has one label of.
+
+    Parameters
+    ----------
+    predictions : Predictions
+    recording : (all windows of the store,) int
+        Row of the recording that each window was cut from.
+
+    Returns
+    -------
+    Predictions or None
+        `window` is the first of each recording. None where a recording's windows differ in label, or none has two.
+    """
+    groups = [rows for _, rows in _groups(recording[predictions.window])]
+    if len(groups) == len(predictions) or any(len(np.unique(predictions.label[rows])) > 1 for rows in groups):
+        return None
+    first = predictions.take(np.array([rows[0] for rows in groups]))
+    return dataclasses.replace(first, score=np.stack([predictions.score[rows].mean(axis=0) for rows in groups]))
+
+
+def _groups(names: npt.NDArray[Any]) -> Iterator[tuple[Any, npt.NDArray[np.intp]]]:
+    """Each name, sorted, with its rows in ascending order."""
+    found, code, counts = np.unique(names, return_inverse=True, return_counts=True)
+    yield from zip(found, np.split(np.argsort(code, kind="stable"), np.cumsum(counts)[:-1]), strict=True)
 
 
 def _classification(label: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> dict[str, float]:

@@ -30,12 +30,12 @@ CACHE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Outputs:
-    """A model's outputs for a set of windows, each once, in the order of the store."""
+    """What a model gave for a set of windows, each once, in the order of the store."""
 
     window: npt.NDArray[np.int64]
     """(n,)"""
-    logits: Tensor
-    """(n, K) float32, on the CPU; where `compute` gave features, those."""
+    values: Tensor
+    """(n, K) float32 logits, or features (n, ...); on the CPU."""
 
     @classmethod
     def of(cls, batches: Iterable[Batch], compute: Callable[[Batch], Tensor], device: torch.device) -> Outputs:
@@ -46,16 +46,21 @@ class Outputs:
             # Sequences come as (B, L): from here on windows are what counts.
             window.append(batch.window.flatten().numpy())
             values.append(result.flatten(0, batch.window.ndim - 1).numpy())
-        return cls.sorted(window, values)
+        return cls.joined(window, values)
 
     @classmethod
-    def sorted(cls, window: list[npt.NDArray[np.int64]], values: list[npt.NDArray[np.float32]]) -> Outputs:
-        """Parts of a set of windows, put together in the order of the store."""
+    def joined(cls, window: list[npt.NDArray[np.int64]], values: list[npt.NDArray[np.float32]]) -> Outputs:
+        """Parts of a set of windows, put together in the order of the store; the lists are emptied on the way.
+
+        Features may fill most of the memory, so that there must not be two copies of all of them.
+        """
         if not window:
             return cls(np.empty(0, np.int64), torch.empty(0, 0))
-        joined = np.concatenate(window)
-        order = np.argsort(joined)
-        return cls(window=joined[order], logits=torch.from_numpy(np.concatenate(values)[order]))
+        found = np.sort(np.concatenate(window))
+        whole = np.empty((len(found), *values[0].shape[1:]), np.float32)
+        while window:
+            whole[np.searchsorted(found, window.pop())] = values.pop()
+        return cls(found, torch.from_numpy(whole))
 
     def predictions(self, task: Task, windows: Windows) -> Predictions:
         """As probabilities beside the true labels."""
@@ -63,16 +68,35 @@ class Outputs:
             window=self.window,
             subject=windows.subject[self.window],
             label=windows.label[self.window],
-            score=task.scores(self.logits).numpy(),
+            score=task.scores(self.values).numpy(),
+        )
+
+    def require_finite(self, described: Callable[[int], str]) -> Outputs:
+        """Itself; FloatingPointError if a value is not finite.
+
+        Parameters
+        ----------
+        described : callable
+            Says where a window comes from.
+        """
+        wrong = self.window[~torch.isfinite(self.values).flatten(1).all(1).numpy()]
+        if not len(wrong):
+            return self
+        raise FloatingPointError(
+            f"the model's answers to {len(wrong)} of {len(self.window)} windows are no numbers, such as to "
+            f"{described(int(wrong[0]))}. Lower --optim.lr and --training.head_lr, train in float32, or look at those "
+            "windows."
         )
 
 
 def outputs(run: Run, dataset: WindowDataset, compute: Callable[[Batch], Tensor], batch_size: int) -> Outputs:
     """Apply `compute` to every window of a dataset. Collective; every process gets all of them."""
     own = Outputs.of(eval_batches(dataset, batch_size, rank=run.rank, world=run.world), compute, run.device)
-    parts: list[Any] = gather_object([(own.window, own.logits.numpy())])
+    if run.world == 1:
+        return own
+    parts: list[Any] = gather_object([(own.window, own.values.numpy())])
     some = [part for part in parts if len(part[0])]
-    return Outputs.sorted([window for window, _ in some], [values for _, values in some])
+    return Outputs.joined([window for window, _ in some], [values for _, values in some])
 
 
 class FrozenFeatures:
@@ -87,18 +111,27 @@ class FrozenFeatures:
         All windows that will be asked for.
     batch_size : int
         Windows at a time, per process.
+    shrink : callable, optional
+        Applied to features (B, C, P, D) before they are kept, such as `heads.shrink`.
     """
 
-    def __init__(self, run: Run, backbone: EEGSSM, dataset: WindowDataset, batch_size: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        backbone: EEGSSM,
+        dataset: WindowDataset,
+        batch_size: int,
+        shrink: Callable[[Tensor], Tensor] = lambda features: features,
+    ) -> None:
         freeze(backbone)
         self._backbone = backbone.to(run.device)
+        self._autocast = run.accelerator.autocast
+        self._shrink = shrink
         self._cache: Tensor | None = None
-        self._row = np.empty(0, np.int64)
+        self._window = np.empty(0, np.int64)
         if len(dataset.montages) == 1 and self._bytes(dataset) <= CACHE_BYTES:
             found = outputs(run, dataset, self._compute, batch_size)
-            self._cache = found.logits
-            self._row = np.full(int(found.window[-1]) + 1, -1)
-            self._row[found.window] = np.arange(len(found.window))
+            self._cache, self._window = found.values, found.window
 
     def windows(self, dataset: WindowDataset, label: npt.NDArray[Any]) -> WindowDataset:
         """The dataset to take these features of: without its signals where they are not needed any more."""
@@ -108,16 +141,20 @@ class FrozenFeatures:
         """Features (B, C, P, D) of a batch, on its device."""
         if self._cache is None:
             return self._compute(batch)
-        return self._cache[torch.from_numpy(self._row[batch.window.cpu().numpy()])].to(batch.x.device)
+        window = batch.window.cpu().numpy()
+        row = np.searchsorted(self._window, window).clip(max=len(self._window) - 1)
+        assert (self._window[row] == window).all(), "asked for a window without features"
+        return self._cache[torch.from_numpy(row)].to(batch.x.device)
 
     def _compute(self, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            return backbone_features(self._backbone, batch.x)
+        with torch.no_grad(), self._autocast():
+            return self._shrink(backbone_features(self._backbone, batch.x)).float()
 
     def _bytes(self, dataset: WindowDataset) -> int:
         config, (montage,) = self._backbone.config, dataset.montages
-        n_patches = montage.n_times // config.patch_size
-        return len(dataset) * len(montage.ch_names) * n_patches * config.out_channels * 4
+        shape = (len(montage.ch_names), montage.n_times // config.patch_size, config.out_channels)
+        kept = self._shrink(torch.empty(1, *shape, device="meta")).numel()
+        return 4 * len(dataset) * kept
 
 
 class _Unread(WindowDataset):

@@ -23,6 +23,7 @@ from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
 from data_prep.read import Unit
+from finetune.answers import in_seconds
 from finetune.classifier import Classifier, Contract, load
 from finetune.predict import Outputs
 from finetune.recordings import prepared, recipe_for
@@ -107,10 +108,10 @@ def _table(answers: Outputs, dataset: WindowDataset, contract: Contract) -> str:
 def _rows(answers: Outputs, dataset: WindowDataset, contract: Contract) -> Iterator[list[str]]:
     names, seconds = contract.task.class_names, contract.n_times / contract.sfreq
     starts = dataset.starts(answers.window)
-    scores = contract.task.scores(answers.logits).numpy()
+    scores = contract.task.scores(answers.values).numpy()
     for window, start, score in zip(answers.window, starts, scores, strict=True):
         answer = [names[int(np.argmax(score))]] if names else []
-        place = [dataset.recording(int(window)).path, f"{start:g}", f"{start + seconds:g}"]
+        place = [dataset.recording(int(window)).path, in_seconds(start), in_seconds(start + seconds)]
         yield [*place, *answer, *(f"{value:.6f}" for value in score)]
 
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 
 from codebrain.config import to_dict
 from codebrain.data.format import write_text
-from finetune import bootstrap, metrics
+from finetune import bootstrap, compare, metrics
+from finetune.bootstrap import Draws
+from finetune.compare import Difference, Judged
 from finetune.config import FinetuneConfig
 from finetune.markdown import MAIN, TITLES, in_words, to_markdown
 from finetune.metrics import Predictions
@@ -49,6 +52,23 @@ class Arms:
             for seed in seeds
         }
 
+    def by_fold(self, arm: str, side: str) -> list[list[Predictions]]:
+        """Of each fold the predictions of each seed."""
+        folds = sorted({result.fold for result in self.results[arm]})
+        return [[r.predictions[side] for r in self.results[arm] if r.fold == fold] for fold in folds]
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """An arm's figures on the side that the report speaks of."""
+
+    whole: Judged
+    """On all windows, those of all folds together."""
+    folds: list[Judged]
+    """Within each fold, of several."""
+    recordings: Judged | None
+    """Of answers averaged over each recording, where all windows of one have the same label."""
+
 
 def build(
     config: FinetuneConfig, arms: Arms, splits: Splits, windows: Windows, facts: dict[str, Any]
@@ -64,7 +84,8 @@ def build(
     facts : dict
         What else the run knows: store, checkpoint, seconds.
     """
-    sides = [side for side in ("valid", "test") if side in arms.results[MAIN][0].predictions]
+    judged = {name: _judge(arms, name, windows, config.n_bootstrap) for name in arms.results}
+    compared = {name: _compare(arms.task.selection, judged, name) for name in judged if name != MAIN}
     return {
         "task": {"name": arms.task.name, "protocol": arms.task.protocol, "kind": arms.task.kind}
         | {"class_names": list(arms.task.class_names)},
@@ -73,14 +94,20 @@ def build(
         "splits": _splits(splits, windows),
         "selected_by": f"valid/{arms.task.selection}",
         "reported_side": arms.side,
-        "chance": metrics.chance(arms.task.kind, windows.label[_windows_of(arms)]),
+        "chance": metrics.chance(arms.task.kind, judged[MAIN].whole.by_seed[0].label),
         "arms": {
-            name: {side: _side(arms, name, side, config.n_bootstrap) for side in sides}
+            name: {arms.side: _side(arms.task, each)}
+            | ({"valid": _selection(arms, name)} if arms.side != "valid" else {})
             | {"trials": [{"fold": r.fold, "seed": r.seed} | r.facts for r in arms.results[name]]}
-            for name in arms.results
+            for name, each in judged.items()
         },
-        "cautions": _cautions(arms, splits, windows),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "sklearn": sklearn.__version__},
+        "per_subject": _mean_tables(
+            [metrics.per_subject(arms.task.kind, p) for p in judged[MAIN].whole.by_seed], "subject"
+        ),
+        "compared": {name: {way: d.to_json() for way, d in ways.items()} for name, ways in compared.items()},
+        "cautions": _cautions(arms, splits, windows)
+        + [text for name, ways in compared.items() if (text := _verdict(arms.task.selection, name, ways))],
+        "versions": _versions(),
     }
 
 
@@ -90,49 +117,69 @@ def write(folder: Path, report: dict[str, Any]) -> None:
     write_text(folder / "report.md", to_markdown(report))
 
 
-def _windows_of(arms: Arms) -> Any:
-    return np.concatenate([result.predictions[arms.side].window for result in arms.results[MAIN]])
+def _versions() -> dict[str, str]:
+    """What the figures were computed with."""
+    found = {name: version(name) for name in ("codebrain-eeg", "torch", "accelerate", "numpy", "scikit-learn")}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"python": platform.python_version(), **found, "device": device}
 
 
-def _side(arms: Arms, arm: str, side: str, n_draws: int) -> dict[str, Any]:
-    """Everything about an arm on one side of the splits."""
-    kind, by_seed = arms.task.kind, arms.by_seed(arm, side)
-    scores = {seed: metrics.score(kind, predictions) for seed, predictions in by_seed.items()}
-    intervals = bootstrap.intervals(kind, list(by_seed.values()), n_draws=n_draws)
-    entry: dict[str, Any] = {
-        "windows": len(next(iter(by_seed.values()))),
-        "subjects": len(np.unique(next(iter(by_seed.values())).subject)),
-        "metrics": {
-            name: _spread([figures[name] for figures in scores.values()]) | {"interval": intervals.get(name)}
-            for name in next(iter(scores.values()))
-        },
-        "per_subject": _mean_tables([metrics.per_subject(kind, p) for p in by_seed.values()], "subject"),
-    }
-    folds = sorted({result.fold for result in arms.results[arm]})
-    if len(folds) > 1:
-        entry["folds"] = _over_folds(arms, arm, side, folds)
-    if kind != "regression":
-        classes = arms.task.class_names
-        entry["per_class"] = _mean_tables([metrics.per_class(p, classes) for p in by_seed.values()], "class")
-        matrices = [metrics.confusion(p, len(classes)) for p in by_seed.values()]
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def _judge(arms: Arms, arm: str, windows: Windows, n_draws: int) -> _Arm:
+    kind, side = arms.task.kind, arms.side
+    by_seed = list(arms.by_seed(arm, side).values())
+    draws = Draws.of(by_seed[0].subject, n_draws)
+    folds = arms.by_fold(arm, side)
+    recordings = [metrics.by_recording(each, windows.recording) for each in by_seed]
+    return _Arm(
+        Judged.of(kind, by_seed, draws),
+        [Judged.of(kind, fold, draws) for fold in folds] if len(folds) > 1 else [],
+        Judged.of(kind, whole, draws) if (whole := [each for each in recordings if each is not None]) else None,
+    )
+
+
+def _side(task: Task, arm: _Arm) -> dict[str, Any]:
+    """Everything about an arm on the side that the report speaks of."""
+    first = arm.whole.by_seed[0]
+    entry: dict[str, Any] = {"windows": len(first), "subjects": len(np.unique(first.subject))}
+    entry["metrics"] = _over_seeds(arm.whole)
+    if arm.folds:
+        entry["folds"] = _over_folds([fold.scores for fold in arm.folds])
+    if arm.recordings is not None:
+        entry["recordings"] = {"n": len(arm.recordings.by_seed[0]), "metrics": _over_seeds(arm.recordings)}
+    if task.kind != "regression":
+        entry["per_class"] = _mean_tables([metrics.per_class(p, task.class_names) for p in arm.whole.by_seed], "class")
+        matrices = [metrics.confusion(p, len(task.class_names)) for p in arm.whole.by_seed]
         entry["confusion"] = np.sum(matrices, axis=0).tolist()
     return entry
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "sd": sd, "by_seed": values}
+def _selection(arms: Arms, arm: str) -> dict[str, Any]:
+    """Figures on validation beside those of a test set.
+
+    Within each fold only: a window may validate in several.
+    """
+    return {"folds": _over_folds([[metrics.score(arms.task.kind, p) for p in f] for f in arms.by_fold(arm, "valid")])}
 
 
-def _over_folds(arms: Arms, arm: str, side: str, folds: list[int]) -> dict[str, Any]:
-    """Mean and standard deviation over folds of the figures within each fold (mean over seeds)."""
-    of_fold = [
-        [metrics.score(arms.task.kind, r.predictions[side]) for r in arms.results[arm] if r.fold == fold]
-        for fold in folds
-    ]
+def _over_seeds(judged: Judged) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of every figure, and its interval over subjects."""
     result = {}
-    for name in of_fold[0][0]:
-        values = [float(np.mean([figures[name] for figures in seeds])) for seeds in of_fold]
+    for name in judged.scores[0]:
+        values = [figures[name] for figures in judged.scores]
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        interval = bootstrap.interval(judged.drawn[name])
+        result[name] = {"mean": float(np.mean(values)), "sd": sd, "by_seed": values, "interval": interval}
+    return result
+
+
+def _over_folds(folds: Sequence[Sequence[dict[str, float]]]) -> dict[str, Any]:
+    """Mean and standard deviation over folds of the figures within each fold (mean over seeds)."""
+    result = {}
+    for name in folds[0][0]:
+        values = [float(np.mean([figures[name] for figures in seeds])) for seeds in folds]
         defined = [value for value in values if math.isfinite(value)]
         result[name] = {
             "mean": float(np.mean(defined)) if defined else math.nan,
@@ -196,7 +243,6 @@ def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
             "Figures are over the predictions of all folds together; those within each fold are other numbers, and the "
             "report has both."
         )
-    cautions += [verdict for name in arms.results if name != MAIN if (verdict := _verdict(arms, name, side))]
     return cautions
 
 
@@ -219,16 +265,39 @@ def _absent(arms: Arms) -> list[str]:
     return [name for index, name in enumerate(arms.task.class_names) if index not in judged]
 
 
-def _verdict(arms: Arms, baseline: str, side: str) -> str:
-    """A sentence if the model does not beat a baseline by the figure that selects it."""
-    name = arms.task.selection
-    ours, theirs = (
-        float(np.mean([metrics.score(arms.task.kind, p)[name] for p in arms.by_seed(arm, side).values()]))
-        for arm in (MAIN, baseline)
-    )
-    if ours > theirs:
-        return ""
-    return f"CodeBrain does NOT beat {TITLES[baseline]}: {in_words(name)} {ours:.3f} against {theirs:.3f}."
+# --- against the baselines -----------------------------------------------------------------------------------------
+
+
+def _compare(figure: str, judged: dict[str, _Arm], baseline: str) -> dict[str, Difference]:
+    """The model against a baseline: `all` windows together and, of several folds, `within_folds`."""
+    ours, theirs = judged[MAIN], judged[baseline]
+    found = {"all": compare.over_all(figure, ours.whole, theirs.whole)}
+    if ours.folds:
+        found["within_folds"] = compare.within_folds(figure, ours.folds, theirs.folds)
+    return found
+
+
+def _verdict(figure: str, baseline: str, ways: dict[str, Difference]) -> str:
+    """A sentence unless the model is clearly above a baseline."""
+    whole, name, title = ways["all"], in_words(figure), TITLES[baseline]
+    if whole.verdict == "undefined":
+        return f"CodeBrain and {title} cannot be compared: {name} is not defined by the windows that were judged."
+    numbers = f"{name} {whole.ours:.3f} against {whole.theirs:.3f}, a difference of {_signed(whole)} over subjects"
+    if whole.value <= 0:
+        text = f"CodeBrain does NOT beat {title}: {numbers}."
+    elif whole.verdict == "not told apart":
+        text = f"CodeBrain lies above {title}, and these subjects do not tell the two apart: {numbers}."
+    else:
+        text = ""
+    within = ways.get("within_folds")
+    if within is not None and within.value * whole.value < 0:
+        text += f" Within the folds it is the other way round ({_signed(within)}): see the report."
+    return text.strip()
+
+
+def _signed(difference: Difference) -> str:
+    low, high = difference.interval or (math.nan, math.nan)
+    return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _json(value: Any) -> Any:

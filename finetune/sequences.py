@@ -1,8 +1,8 @@
 """Sequences of windows: what a head that looks at neighbouring windows trains on and is judged by.
 
-A sequence is a stretch of consecutive windows of one recording, in the order of the store, all on the same side of the
-splits; a night scored in epochs of 30 s is a row of them. What is left at the end of a stretch is too short for
-training and makes a shorter sequence where every window must be answered.
+A sequence is a stretch of windows of one recording, each of which begins where the one before it ends, all on the same
+side of the splits; a night scored in epochs of 30 s is a row of them. What is left at the end of a stretch is too short
+for training and makes a shorter sequence where every window must be answered.
 
 Shape letters: B sequences, L windows of a sequence, C channels, T samples.
 """
@@ -10,12 +10,15 @@ Shape letters: B sequences, L windows of a sequence, C channels, T samples.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from codebrain.data.windows import Batch, Ids, Montage, Request, WindowDataset
 from finetune.splits import Splits
+
+_SLACK_S = 0.01
+"""Seconds by which a window may begin before or after the one before it ends; starts are rounded to samples."""
 
 
 class SequenceDataset(WindowDataset):
@@ -49,10 +52,10 @@ class SequenceDataset(WindowDataset):
     def __len__(self) -> int:
         return sum(self.group_sizes())
 
-    @property
-    def n_windows(self) -> int:
-        """Windows in all sequences."""
-        return sum(size * len(first) for size, first in self._first_of.items())
+    def covered(self) -> Ids:
+        """Numbers of the windows in all sequences."""
+        parts = [(first[:, None] + np.arange(size)).reshape(-1) for size, first in self._first_of.items()]
+        return np.concatenate([np.arange(0), *parts])
 
     @property
     def montages(self) -> tuple[Montage, ...]:
@@ -85,25 +88,34 @@ class SequenceDataset(WindowDataset):
         )
 
 
-def require(windows: WindowDataset, splits: Splits, length: int) -> str:
-    """Raise ValueError unless every fold has a sequence to train on; otherwise say what there is."""
+def require(windows: WindowDataset, splits: Splits, length: int, class_names: Sequence[str]) -> str:
+    """Raise ValueError unless every fold has sequences to train on, of every class; otherwise say what there is."""
     words = []
     for number, fold in enumerate(splits.folds):
-        whole = SequenceDataset(windows.subset(fold.train), length, only_whole=True)
-        if not len(whole):
+        covered = SequenceDataset(windows.subset(fold.train), length, only_whole=True).covered()
+        if not len(covered):
             raise ValueError(
                 f"no training recording of fold {number} has {length} consecutive windows. Lower "
                 "--training.sequence_length, or take another --head."
             )
-        words.append(f"{len(whole)} ({len(fold.train) - whole.n_windows} windows fill none)")
+        missing = np.setdiff1d(windows.labels(fold.train), windows.labels(covered))
+        if class_names and len(missing):
+            names = ", ".join(repr(class_names[index]) for index in missing)
+            raise ValueError(
+                f"no training sequence of fold {number} holds a window of class {names}. Lower "
+                "--training.sequence_length, or take another --head."
+            )
+        words.append(f"{len(covered) // length} ({len(fold.train) - len(covered)} windows fill none)")
     return f"training sequences of {length} windows, by fold: {', '.join(words)}; no window is left out of a judgement"
 
 
 def _stretches(windows: WindowDataset) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of consecutive windows of the same recording."""
+    """Half-open ranges of windows of the same recording, each of which begins where the one before it ends."""
     ids = np.sort(windows.ids())
-    row = windows._column("recording", ids)
-    edges = np.flatnonzero((np.diff(ids) != 1) | (np.diff(row) != 0)) + 1
+    seconds = windows.stores[0].info.window_seconds
+    # A window that was left out, because of an artefact, is a gap: what lies on its sides are no neighbours.
+    apart = np.abs(np.diff(windows.starts(ids)) - seconds) > _SLACK_S
+    edges = np.flatnonzero((np.diff(ids) != 1) | (np.diff(windows.rows(ids)) != 0) | apart) + 1
     for part in np.split(ids, edges):
         if len(part):
             yield int(part[0]), int(part[-1]) + 1

@@ -58,6 +58,11 @@ class Fold:
             if len(ids := getattr(self, name)):
                 yield name, ids
 
+    @property
+    def judged(self) -> list[str]:
+        """Sides that a model predicts: `valid`, and `test` where there is one."""
+        return [side for side, _ in self.sides() if side != "train"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -67,6 +72,8 @@ class Windows:
     """(n,) whom it was recorded from."""
     label: npt.NDArray[Any]
     """(n,) class index, or the value to regress."""
+    recording: npt.NDArray[np.int64]
+    """(n,) row of the recording that it was cut from."""
     published: npt.NDArray[np.int8] | None = None
     """(n,) side in the protocol's own split (0 train, 1 valid, 2 test), where there is one."""
     class_names: tuple[str, ...] = ()

@@ -9,8 +9,9 @@ The weights of the best validation are put back before anything is predicted, an
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codebrain.backbone import EEGSSM
+from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.data.windows import Batch, WindowDataset
-from codebrain.training import checkpoint
+from codebrain.training import checkpoint, folder
 from codebrain.training.launch import LoopConfig, Run
 from codebrain.training.loop import FitResult, fit
 from codebrain.training.optim import OptimConfig, parameter_groups
@@ -39,6 +40,9 @@ from finetune.splits import Fold
 _SELECTION = "valid/selection"
 """Name of the figure that weights are selected by: the task's own, and among equals the smaller loss."""
 
+_PROBE = "probe"
+"""Folder of the first phase of `probe_then_full`, inside the trial's."""
+
 _TIE = 1e-6
 """Weight of the loss in it. On few subjects an AUROC of 1 is soon reached, long before the probabilities are good."""
 
@@ -53,8 +57,19 @@ class Result:
     """For `valid`, and `test` where there is one."""
     facts: dict[str, Any]
     """Steps, best step, seconds, numbers of weights."""
-    path: Path | None = None
-    """The trial's folder; None for a baseline that trains in seconds."""
+    path: Path
+    """The trial's folder."""
+
+    @classmethod
+    def read(cls, path: Path, fold: int, seed: int, sides: Iterable[str]) -> Result:
+        """What a finished trial wrote into its folder."""
+        facts = folder.read_json(path / "summary.json", "launch again: what was trained is taken up at its end.")
+        return cls(fold, seed, {side: Predictions.load(predictions_file(path, side)) for side in sides}, facts, path)
+
+
+def predictions_file(trial: Path, side: str) -> Path:
+    """Where a trial's predictions for a side of the splits lie."""
+    return trial / "predictions" / f"{side}.npz"
 
 
 @dataclass(frozen=True)
@@ -79,14 +94,16 @@ class Trial:
     def execute(self) -> Result:
         """Train, judge and export, or take up where a killed launch stood. Collective."""
         sub = self.run.sub_run(self.name, self._loop())
-        facts = sub.summary
-        if facts is None:
+        if sub.summary is None:
             started = time.monotonic()
             model, fitted = self._train(sub)
             facts = self._judge(sub, model, fitted) | {"seconds": round(time.monotonic() - started, 2)}
             sub.finish(facts)
-        predictions = {side: Predictions.load(sub.path / "predictions" / f"{side}.npz") for side in self._judged}
-        return Result(self.number, self.seed, predictions, facts, sub.path)
+        if sub.is_main:
+            # The best weights are in the export. Left where they are, the checkpoints of a hundred trials fill a disk.
+            for checkpoints in (sub.checkpoints, sub.path / _PROBE / "checkpoints"):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+        return Result.read(sub.path, self.number, self.seed, self.fold.judged)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -94,7 +111,7 @@ class Trial:
         """The classifier with its best weights."""
         torch.manual_seed(self.seed)
         backbone = self.backbone(self.seed)
-        head = Head(self.head_config(backbone))
+        head = Head(head_config(self.config, self.data, backbone.config))
         if self.data.task.kind == "regression":
             values = self.data.windows.label[self.fold.train]
             head.answer_like(float(values.mean()), float(values.std()) or 1.0)
@@ -102,26 +119,12 @@ class Trial:
         mode = self.config.mode
         fitted = None
         if mode != "full":
-            phase = sub if mode == "probe" else self.run.sub_run(f"{self.name}/probe", self._loop())
+            phase = sub if mode == "probe" else self.run.sub_run(f"{self.name}/{_PROBE}", self._loop())
             fitted = self._fit_probe(phase, head)
         if mode != "probe":
             fitted = self._fit_full(sub, model)
         assert fitted is not None
         return model.eval(), fitted
-
-    def head_config(self, backbone: EEGSSM) -> HeadConfig:
-        """Sizes of the head that fits the backbone and the windows."""
-        contract, training = self.data.contract, self.config.training
-        return HeadConfig(
-            kind=self.config.head,
-            n_chans=len(contract.ch_names),
-            n_patches=contract.n_times // backbone.config.patch_size,
-            width=backbone.config.out_channels,
-            n_outputs=self.data.task.n_logits,
-            hidden=training.hidden,
-            sequence_length=training.sequence_length,
-            dropout=training.dropout,
-        )
 
     def _fit_probe(self, phase: Run, head: Head) -> FitResult:
         """Train the head on features of the frozen backbone."""
@@ -174,7 +177,8 @@ class Trial:
         task, training = self.data.task, self.config.training
         train, valid = self._items(side("train"), for_training=True), self._items(side("valid"))
         labels = self.data.windows.label
-        weights = task.weights(labels[self.fold.train], training.class_weights)
+        seen = train.covered() if isinstance(train, SequenceDataset) else self.fold.train
+        weights = task.weights(labels[seen], training.class_weights)
         on_device = weights.to(phase.device)
 
         def loss_fn(module: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
@@ -185,8 +189,9 @@ class Trial:
 
         def evaluate(module: nn.Module) -> dict[str, float]:
             found = outputs(phase, valid, lambda batch: compute(module, batch), phase.loop.batch_size)
+            found.require_finite(self.data.dataset.describe)
             label = torch.from_numpy(labels[found.window])
-            loss = task.loss(found.logits, label, weights=weights, smoothing=training.label_smoothing)
+            loss = task.loss(found.values, label, weights=weights, smoothing=training.label_smoothing)
             scores = metrics.score(task.kind, found.predictions(task, self.data.windows))
             figures = {f"valid/{name}": value for name, value in scores.items()}
             return {"valid/loss": loss.item(), **figures, _SELECTION: worth(scores[task.selection], loss.item())}
@@ -211,13 +216,13 @@ class Trial:
 
     def _judge(self, sub: Run, model: Classifier, fitted: FitResult) -> dict[str, Any]:
         """Predict with the best weights, write predictions and the model."""
-        task, folder, judged = self.data.task, sub.path / "predictions", {}
-        for side in self._judged:
-            predictions = self._predict(sub, model, side).predictions(task, self.data.windows)
+        task, judged = self.data.task, {}
+        for side in self.fold.judged:
+            found = self._predict(sub, model, side).require_finite(self.data.dataset.describe)
+            predictions = found.predictions(task, self.data.windows)
             judged[side] = metrics.score(task.kind, predictions)
             if sub.is_main:
-                folder.mkdir(exist_ok=True)
-                predictions.save(folder / f"{side}.npz")
+                predictions.save(predictions_file(sub.path, side))
         facts = {
             "final_step": fitted.final_step,
             "best_step": fitted.best_step,
@@ -240,10 +245,6 @@ class Trial:
             frozen = self.frozen(self.seed)
             unread = self._items(frozen.windows(dataset, self.data.windows.label))
             return outputs(sub, unread, lambda batch: model.head(frozen(batch)), sub.loop.batch_size)
-
-    @property
-    def _judged(self) -> list[str]:
-        return [side for side, _ in self.fold.sides() if side != "train"]
 
     def _side(self, side: str) -> WindowDataset:
         return self.data.dataset.subset(getattr(self.fold, side))
@@ -271,6 +272,27 @@ class Trial:
             num_workers=training.num_workers,
             mixed_precision=training.mixed_precision,
         )
+
+
+def head_config(config: FinetuneConfig, data: Data, sizes: BackboneConfig) -> HeadConfig:
+    """Sizes of the head that fits a backbone and the windows.
+
+    Raises
+    ------
+    ValueError
+        There is no such head.
+    """
+    contract, training = data.contract, config.training
+    return HeadConfig(
+        kind=config.head,
+        n_chans=len(contract.ch_names),
+        n_patches=contract.n_times // sizes.patch_size,
+        width=sizes.out_channels,
+        n_outputs=data.task.n_logits,
+        hidden=training.hidden,
+        sequence_length=training.sequence_length,
+        dropout=training.dropout,
+    )
 
 
 def worth(score: float, loss: float) -> float:

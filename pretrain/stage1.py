@@ -106,7 +106,7 @@ def main() -> int:
     # Before there is a folder: what cannot start leaves nothing behind.
     train, valid, summary = open_corpus(config.data, config.model, config.split)
     require_patches(config.model, train)
-    run = launch.start(config.run_dir, config.loop, config, fingerprinted=("data",))
+    run = launch.start(config.run_dir, config.loop, config, changeable=("data",))
     run.keep_to({"data": {str(store.path): store.fingerprint() for store in train.stores}})
     if run.summary is not None:
         run.say(f"{run.path} is finished: {run.export}")

@@ -102,7 +102,7 @@ def main() -> int:
     train, valid, summary = open_corpus(config.data, tokenizer.config, config.split)
     if config.token_cache == "on":
         require_writable(train.stores, tokenizer)
-    run = launch.start(config.run_dir, config.loop, config, fingerprinted=("data", "tokenizer"))
+    run = launch.start(config.run_dir, config.loop, config, changeable=("data", "tokenizer"))
     stores = {str(store.path): store.fingerprint() for store in train.stores}
     run.keep_to({"data": stores, "tokenizer": {config.tokenizer: fingerprint(tokenizer)}})
     if run.summary is not None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from codebrain.data.format import Recording, ShardWriter, Store, StoreInfo, TaskInfo, write_store
 
@@ -24,6 +25,8 @@ def write_task_store(
     twin: tuple[int, int] | None = None,
     labelled: bool = True,
     sfreq: float = 200.0,
+    starts: npt.NDArray[np.float64] | None = None,
+    labels: list[int] | None = None,
     seed: int = 0,
 ) -> Store:
     """Windows of 3 channels x 400 samples; the higher the class, the stronger a 10 Hz rhythm over Pz.
@@ -39,13 +42,19 @@ def write_task_store(
         Whether it is a task store at all.
     class_names : tuple of str
         Empty for a regression on the rhythm's size.
+    starts : (per_subject,) array, optional
+        Seconds at which the windows of each subject begin; by default one after the other.
+    labels : list of int, optional
+        Classes in their order, subject after subject, or once for every subject; by default in turn.
     """
     rng = np.random.default_rng(seed)
     n_classes = len(class_names) or 5
-    label = np.arange(per_subject) % n_classes
+    turns = np.arange(per_subject) % n_classes
+    label = np.resize(turns if labels is None else labels, (n_subjects, per_subject))
+    starts = np.arange(per_subject) * 2.0 if starts is None else starts
     signals = rng.normal(0, 10, (n_subjects, per_subject, 3, 400))
     rhythm = np.sin(2 * np.pi * 10 * np.arange(400) / 200)
-    signals[:, :, 2] += 15 * label[None, :, None] * rhythm
+    signals[:, :, 2] += 15 * label[:, :, None] * rhythm
     if twin:
         signals[twin[1], 0] = signals[twin[0], 0]
     writer = ShardWriter(
@@ -62,8 +71,8 @@ def write_task_store(
             writer.append(
                 windows,
                 recording=row,
-                start=np.arange(per_subject) * 2.0,
-                label=label if labelled else None,
+                start=starts,
+                label=label[row] if labelled else None,
                 split=None if published is None else published[row],
             )
     recordings = [Recording(row=row, path=f"{row}.edf", subject=f"S{row:02d}") for row in range(n_subjects)]

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
-from codebrain.data.windows import WindowDataset
 from finetune import baselines
-from finetune.splits import SplitConfig, Windows, make
-from finetune.task import Task
+from finetune.data import open_data
+from finetune.splits import SplitConfig, make
 from tests.reference_finetune import write_task_store
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return WindowDataset([write_task_store(tmp_path_factory.mktemp("data") / "store")])
+def data(tmp_path_factory):
+    return open_data(str(write_task_store(tmp_path_factory.mktemp("data") / "store").path))
+
+
+@pytest.fixture
+def dataset(data):
+    return data.dataset
 
 
 def test_a_sine_has_its_power_in_its_band():
@@ -45,9 +49,8 @@ def test_features_are_in_the_order_of_the_store(dataset):
     assert values[strong, 12].min() > values[~strong, 12].max() - 1, "alpha over the third channel"
 
 
-def test_the_strength_is_the_best_on_validation_and_test_windows_do_not_matter(dataset):
-    task = Task(name="t", protocol="corrected", kind="binary", class_names=("rest", "count"))
-    windows = Windows(subject=dataset.subjects(), label=dataset.labels(), class_names=task.class_names)
+def test_the_strength_is_the_best_on_validation_and_test_windows_do_not_matter(data):
+    task, windows, dataset = data.task, data.windows, data.dataset
     (fold,) = make(windows, SplitConfig(kind="ratio")).folds
     values = baselines.features("band_power", dataset)
     predictions, facts = baselines.predict("band_power", values, task, windows, fold, "balanced")
@@ -60,10 +63,9 @@ def test_the_strength_is_the_best_on_validation_and_test_windows_do_not_matter(d
     assert other_facts["C"] == facts["C"]
 
 
-def test_tangent_space_learns_a_spatial_pattern(dataset):
+def test_tangent_space_learns_a_spatial_pattern(data):
     pytest.importorskip("pyriemann")
-    task = Task(name="t", protocol="corrected", kind="binary", class_names=("rest", "count"))
-    windows = Windows(subject=dataset.subjects(), label=dataset.labels(), class_names=task.class_names)
+    task, windows, dataset = data.task, data.windows, data.dataset
     (fold,) = make(windows, SplitConfig(kind="ratio")).folds
     values = baselines.features("tangent_space", dataset)
     _, facts = baselines.predict("tangent_space", values, task, windows, fold, "balanced")

@@ -369,6 +369,14 @@ def test_splits_may_be_mended_until_something_was_trained(store, tmp_path, monke
         (["--seeds", "1", "1"], "one or more different numbers"),
         (["--baseline", "untrained"], "--ckpt none has them already"),
         (["--training.epochs", "0"], "must be at least 1"),
+        (["--n_bootstrap", "0"], "n_bootstrap is 0; it must be at least 1"),
+        (["--training.patience", "-1"], "patience is -1; it must be at least 0"),
+        (["--training.num_workers", "-1"], "num_workers is -1; it must be at least 0"),
+        (["--training.dropout", "1.5"], "dropout is 1.5; it must be 0 or more, and below 1"),
+        (["--training.label_smoothing", "2"], "label_smoothing is 2.0; it must be 0 or more, and below 1"),
+        (["--optim.lr", "0"], "A frozen backbone is `--mode probe`"),
+        (["--training.head_lr", "0"], "head_lr is 0.0; it must be above 0"),
+        (["--head", "sequence", "--training.sequence_length", "2", "--training.hidden", "30"], "must divide by its 4"),
         (["--training.layer_decay", "1.5"], "not above 1"),
         (["--split.kind", "kfold", "--split.n_folds", "9"], "n_folds is 9, but the store has 8 subjects"),
         (["--training.epoch", "3"], "Did you mean 'training.epochs'"),
@@ -382,6 +390,84 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_written(stor
 def test_pyriemann_is_asked_for_only_where_it_is_needed(store, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused("pip install pyriemann", store, tmp_path / "r", "--baseline", "tangent_space")
+
+
+# --- launched again --------------------------------------------------------------------------------------------------
+
+
+def test_more_seeds_and_baselines_train_what_is_missing(store, tmp_path, monkeypatch, capsys):
+    trained, real = [], finetune.trial.fit
+
+    def fit(run, **options):
+        trained.append(run.path.name)
+        return real(run, **options)
+
+    monkeypatch.setattr(finetune.trial, "fit", fit)
+    flags = ("--mode", "probe", "--head", "mean")
+    one = launch(store, tmp_path / "r", *flags)
+    more = ("--seeds", "0", "1", "--baseline", "band_power", "--n_bootstrap", "60", "--training.num_workers", "1")
+    two = launch(store, tmp_path / "r", *flags, *more)
+    assert trained == ["seed-0", "seed-1"]
+    auroc = [content["arms"]["codebrain"]["test"]["metrics"]["auroc"]["by_seed"] for content in (one, two)]
+    assert auroc[1][:1] == auroc[0]
+    assert "band_power" in two["arms"]
+    assert json.loads((tmp_path / "r/report.json").read_text())["config"]["seeds"] == [0, 1]
+    refused("head was 'mean', now 'linear'", store, tmp_path / "r", "--mode", "probe", "--head", "linear")
+
+
+def test_a_run_that_dies_at_its_end_does_not_train_again(store, tmp_path, monkeypatch):
+    def dies(*arguments):
+        raise KeyboardInterrupt
+
+    flags = ("--mode", "probe", "--head", "mean", "--baseline", "band_power")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.report, "build", dies)
+        with pytest.raises(KeyboardInterrupt):
+            launch(store, tmp_path / "r", *flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.trial, "fit", dies)
+        patch.setattr(cli.baselines, "predict", dies)
+        again = launch(store, tmp_path / "r", *flags)
+    assert set(again["arms"]) == {"codebrain", "band_power"}
+
+
+def test_a_trial_that_is_done_keeps_no_checkpoints(finished, store, tmp_path):
+    launch(store, tmp_path / "r", "--mode", "probe_then_full", "--head", "mean")
+    assert not list(tmp_path.rglob("step-*"))
+    assert not list(finished[0].rglob("step-*"))
+    flags = ("--mode", "probe_then_full", "--head", "mean", "--training.dropout", "0.2")
+    refused("dropout was 0.1, now 0.2", store, tmp_path / "r", *flags)
+
+
+def test_answers_that_are_no_numbers_end_the_run_with_the_reason(store, tmp_path, monkeypatch):
+    real = finetune.trial.outputs
+
+    def broken(run, dataset, compute, batch_size):
+        found = real(run, dataset, compute, batch_size)
+        found.values[1] = torch.nan
+        return found
+
+    monkeypatch.setattr(finetune.trial, "outputs", broken)
+    with pytest.raises(FloatingPointError, match=r"answers to 1 of 16 windows are no numbers, such as to window 33 of"):
+        launch(store, tmp_path / "r")
+
+
+def test_every_window_alone_with_its_subject(tmp_path):
+    """Leave-one-subject-out with one window each: no figure within a fold is defined, no picture can be drawn."""
+    store = write_task_store(tmp_path / "s", n_subjects=8, per_subject=1, labels=[0, 1] * 4)
+    flags = (
+        "--mode",
+        "probe",
+        "--head",
+        "mean",
+        "--split.kind",
+        "leave_one_subject_out",
+        "--split.valid_fraction",
+        "0.3",
+    )
+    report = launch(store, tmp_path / "r", *flags)
+    assert report["arms"]["codebrain"]["test"]["windows"] == 8
+    assert report["arms"]["codebrain"]["test"]["folds"]["auroc"]["by_fold"] == [None] * 8
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

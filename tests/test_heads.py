@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from finetune.heads import AttentionPool, Head, HeadConfig
+from finetune.heads import AttentionPool, Head, HeadConfig, shrink
 from finetune.task import Task
 
 SIZES = {"n_chans": 5, "n_patches": 3, "width": 8}
@@ -142,3 +142,27 @@ def test_answers_of_a_regression_lie_as_the_training_values_do(kind):
     plain = head(features)
     head.answer_like(45.0, 20.0)
     torch.testing.assert_close(head(features), 45 + 20 * plain)
+
+
+def test_features_of_any_size_reach_the_classifier_alike():
+    features = torch.randn(200, 3, 2, 8) * torch.tensor([1.0, 2, 0.5, 1, 1, 1, 1, 0])
+    seen = []
+    for size in (1e-6, 1.0, 1e6):
+        head = Head(HeadConfig(kind="mean", n_outputs=1, **SIZES))
+        pooled = head.pool(size * features)
+        head.standardise(pooled.mean(0), pooled.std(0))
+        seen.append((pooled - head.shift) / head.scale)
+    torch.testing.assert_close(seen[0], seen[1])
+    torch.testing.assert_close(seen[2], seen[1])
+    assert seen[1][:, :7].std(0).allclose(torch.ones(7))
+    assert not seen[1][:, 7].any(), "a dead unit stays one"
+
+
+def test_what_is_kept_for_a_head_gives_the_same_answers():
+    features = torch.randn(4, 3, 2, 8)
+    for kind in ("mean", "attention", "linear", "mlp"):
+        head = Head(HeadConfig(kind=kind, n_chans=3, n_patches=2, width=8, n_outputs=2)).eval()
+        for parameter in head.parameters():
+            torch.nn.init.normal_(parameter)
+        torch.testing.assert_close(head(shrink(kind)(features)), head(features))
+    assert shrink("mean")(features).shape == (4, 1, 1, 8)

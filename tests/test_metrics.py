@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from finetune import bootstrap, metrics
+from finetune.bootstrap import Draws
 from finetune.metrics import Predictions
 
 
@@ -139,11 +140,31 @@ def test_every_draw_equals_scikit_learn_on_the_repeated_windows(kind, ties):
 
 def test_an_interval_holds_the_figure_and_narrows_with_subjects():
     few, many = (make_predictions("binary", n=40 * n, n_subjects=n, seed=3) for n in (5, 40))
-    narrow, wide = (bootstrap.intervals("binary", [p], n_draws=400)["auroc"] for p in (many, few))
+
+    def interval(p):
+        return bootstrap.interval(Draws.of(p.subject, 400).figures("binary", [p])["auroc"])
+
+    narrow, wide = interval(many), interval(few)
     assert narrow[0] < metrics.score("binary", many)["auroc"] < narrow[1]
     assert narrow[1] - narrow[0] < wide[1] - wide[0]
-    assert bootstrap.intervals("binary", [many], n_draws=400)["auroc"] == narrow, "the draws are a function of the seed"
+    assert interval(many) == narrow, "the draws are a function of the seed"
 
 
 def test_one_subject_has_no_interval():
-    assert bootstrap.intervals("binary", [make_predictions("binary", n_subjects=1)], n_draws=10) == {}
+    for kind in ("binary", "multiclass", "regression"):
+        p = make_predictions(kind, n_subjects=1)
+        figures = Draws.of(p.subject, 10).figures(kind, [p])
+        assert figures.keys() == metrics.score(kind, p).keys()
+        assert {bootstrap.interval(values) for values in figures.values()} == {None}
+
+
+def test_answers_of_a_recording_are_averaged_where_it_has_one_label():
+    p = make_predictions("binary", n=40)
+    by_label = 2 * (np.arange(50) % 3) + np.append(p.label, np.zeros(10, int))
+    found = metrics.by_recording(p, by_label)
+    rows = [np.flatnonzero(by_label[:40] == name) for name in np.unique(by_label[:40])]
+    assert found.window.tolist() == [own[0] for own in rows]
+    np.testing.assert_allclose(found.score, [p.score[own].mean(0) for own in rows])
+    assert found.label.tolist() == [p.label[own[0]] for own in rows]
+    assert metrics.by_recording(p, np.zeros(40, int)) is None, "it has two labels"
+    assert metrics.by_recording(p, np.arange(40)) is None, "each has one window"

@@ -1,12 +1,14 @@
 """The report: its arithmetic, its warnings, its two forms."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from finetune import figures, markdown, report
+from finetune import figures, markdown, metrics, report
 from finetune.config import FinetuneConfig
 from finetune.metrics import Predictions, score
 from finetune.report import Arms
@@ -19,6 +21,8 @@ N_SUBJECTS, PER_SUBJECT = 12, 10
 N = N_SUBJECTS * PER_SUBJECT
 SUBJECT = np.repeat([f"S{index:02d}" for index in range(N_SUBJECTS)], PER_SUBJECT)
 LABEL = np.arange(N) % 2
+RECORDING = 2 * np.repeat(np.arange(N_SUBJECTS), PER_SUBJECT) + LABEL
+WINDOWS = Windows(subject=SUBJECT, label=LABEL, recording=RECORDING, class_names=("rest", "count"))
 
 
 def predictions(rows, skill, seed=0) -> Predictions:
@@ -30,7 +34,8 @@ def predictions(rows, skill, seed=0) -> Predictions:
 def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
     """Report and arms of a model of skill skills[0] and a baseline of skill skills[1]."""
     rows = np.arange(N)
-    folds = [rows[number::n_folds] if n_folds > 1 else rows[60:] for number in range(n_folds)]
+    parts = [rows[number::n_folds] if within else part for number, part in enumerate(np.array_split(rows, n_folds))]
+    folds = parts if n_folds > 1 else [rows[60:]]
     sides = [
         Fold(train=np.setdiff1d(rows, ids)[:30], valid=np.setdiff1d(rows, ids)[30:60], test=ids if test else ids[:0])
         for ids in folds
@@ -44,6 +49,7 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
                 {"valid": predictions(fold.valid, skill, seed)}
                 | ({"test": predictions(fold.test, skill, seed)} if test else {}),
                 {"valid_auroc": 0.5, "seconds": 1.0},
+                Path(),
             )
             for seed in seeds
             for number, fold in enumerate(sides)
@@ -52,9 +58,8 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
     arms = Arms(TASK, {"codebrain": results(skills[0], seeds), "band_power": results(skills[1], (0,))})
     splits = Splits(kind="kfold" if n_folds > 1 else "ratio", folds=tuple(sides), within_subject=within, seed=0)
     config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=40)
-    windows = Windows(subject=SUBJECT, label=LABEL, class_names=TASK.class_names)
     facts = {"store": {"path": "store", "fingerprint": "f" * 64}, "processes": 1}
-    return report.build(config, arms, splits, windows, facts), arms
+    return report.build(config, arms, splits, WINDOWS, facts), arms
 
 
 def test_seeds_are_averaged_after_scoring():
@@ -88,6 +93,15 @@ def test_over_folds_every_window_counts_once_and_folds_have_figures_of_their_own
     assert entry["folds"]["auroc"]["sd"] == pytest.approx(np.std(of_fold, ddof=1))
 
 
+def build(arms, content):
+    """The report of changed arms on the splits of another report."""
+    n_folds = len(content["splits"]["folds"])
+    fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
+    splits = Splits(kind="ratio", folds=(fold,) * n_folds, within_subject=False, seed=0)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=40)
+    return report.build(config, arms, splits, WINDOWS, {"store": {"fingerprint": "f" * 64}, "processes": 1})
+
+
 def cautions(**options):
     return "\n".join(make(**options)[0]["cautions"])
 
@@ -112,11 +126,7 @@ def test_a_class_that_is_not_judged_is_named():
         for result in results:
             test = result.predictions["test"]
             result.predictions["test"] = test.take(test.label == 1)
-    windows = Windows(subject=SUBJECT, label=LABEL, class_names=TASK.class_names)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=40)
-    fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
-    splits = Splits(kind="ratio", folds=(fold,), within_subject=False, seed=0)
-    again = report.build(config, arms, splits, windows, {"store": {}, "processes": 1})
+    again = build(arms, content)
     assert "No window of rest is among those judged" in "\n".join(again["cautions"])
     assert "No window of" not in "\n".join(content["cautions"])
 
@@ -220,3 +230,66 @@ def test_pictures_are_drawn(tmp_path):
     drawn = figures.draw(tmp_path, content, arms.by_seed("codebrain", "test"), [])
     assert {path.stem for path in drawn} == {"comparison", "subjects", "learning", "confusion", "curves"}
     assert all(path.stat().st_size > 5000 for path in drawn)
+
+
+def test_a_comparison_stands_in_the_report_whoever_wins():
+    content, _ = make(n_folds=3, skills=(3.0, 0.5))
+    found = content["compared"]["band_power"]
+    assert found["all"]["verdict"] == found["within_folds"]["verdict"] == "better"
+    assert found["all"]["difference"] == found["all"]["ours"] - found["all"]["theirs"]
+    text = markdown.to_markdown(content)
+    assert "| CodeBrain against | figure | difference | CodeBrain is |" in text
+    assert f"| log band power + linear | AUROC over all windows | {found['all']['difference']:+.3f} [" in text
+
+
+def test_what_subjects_do_not_tell_apart_is_no_win():
+    text = cautions(skills=(1.01, 1.0), seeds=(0,))
+    assert "CodeBrain lies above log band power + linear, and these subjects do not tell the two apart: AUROC" in text
+
+
+def test_folds_that_say_the_opposite_are_mentioned():
+    content, arms = make(n_folds=3, skills=(3.0, 2.0), seeds=(0,))
+    for result in arms.results["codebrain"]:
+        p = result.predictions["test"]
+        odds = p.score[:, 1] / p.score[:, 0] * 1000.0**result.fold
+        score = np.stack([1 / (1 + odds), odds / (1 + odds)], 1)
+        result.predictions["test"] = dataclasses.replace(p, score=score)
+    again = build(arms, content)
+    (verdict,) = [text for text in again["cautions"] if "NOT beat" in text]
+    assert "Within the folds it is the other way round (+0." in verdict
+
+
+def test_a_figure_that_is_not_defined_is_no_defeat():
+    content, arms = make()
+    for results in arms.results.values():
+        for result in results:
+            test = result.predictions["test"]
+            result.predictions["test"] = test.take(test.label == 1)
+    again = build(arms, content)
+    assert "NOT beat" not in "".join(again["cautions"])
+    assert "CodeBrain and log band power + linear cannot be compared: AUROC is not defined" in "".join(
+        again["cautions"]
+    )
+    table = markdown.to_markdown(again)
+    assert "undefined" in table
+    assert "nan" not in table
+
+
+def test_recordings_of_one_label_have_figures_of_their_own():
+    content, arms = make()
+    entry = content["arms"]["codebrain"]["test"]["recordings"]
+    assert entry["n"] == 2 * 6
+    p = metrics.by_recording(arms.by_seed("codebrain", "test")[0], RECORDING)
+    assert entry["metrics"]["auroc"]["by_seed"][0] == score("binary", p)["auroc"]
+    assert "(12 recordings, each of one label)" in markdown.to_markdown(content)
+
+
+def test_beside_a_test_set_validation_has_figures_within_folds_only():
+    """A window may validate in several folds: together they would count it more than once."""
+    content, arms = make(n_folds=3)
+    entry = content["arms"]["codebrain"]["valid"]
+    assert entry.keys() == {"folds"}
+    of_fold = [
+        np.mean([score("binary", p)["auroc"] for p in by_seed]) for by_seed in arms.by_fold("codebrain", "valid")
+    ]
+    assert entry["folds"]["auroc"]["by_fold"] == pytest.approx(of_fold)

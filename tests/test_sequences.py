@@ -41,7 +41,7 @@ def test_sequences_stay_within_a_recording_and_a_side(store):
     assert not [row for row in found if 16 in row]
     whole = SequenceDataset(windows, 3, only_whole=True)
     assert windows_of(whole) == [[0, 1, 2], [3, 4, 5], [8, 9, 10], [11, 12, 13], [17, 18, 19], [20, 21, 22]]
-    assert (len(whole), whole.n_windows) == (6, 18)
+    assert (len(whole), len(whole.covered())) == (6, 18)
 
 
 def test_a_batch_has_the_windows_and_labels_of_the_store(store):
@@ -52,6 +52,25 @@ def test_a_batch_has_the_windows_and_labels_of_the_store(store):
     assert torch.equal(batch.x.flatten(0, 1), flat.x)
     assert torch.equal(batch.label.flatten(), flat.label)
     assert (batch.offset, batch.global_size) == (5, 9)
+
+
+def test_a_gap_in_time_divides(tmp_path):
+    """What a rejected window lay between are no neighbours."""
+    starts = np.array([0.0, 2.0, 4.0, 8.0, 10.0, 12.0, 3600.0, 3602.005])
+    store = write_task_store(tmp_path / "gaps", class_names=("a", "b"), n_subjects=1, starts=starts)
+    found = windows_of(SequenceDataset(WindowDataset([store]), 5, only_whole=False))
+    assert sorted(found) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+def test_a_class_in_no_sequence_is_refused(tmp_path):
+    """Only the last window of each recording, which fills no sequence of three, is of the second class."""
+    store = write_task_store(tmp_path / "s", class_names=("a", "b"), per_subject=7, labels=[0] * 6 + [1])
+    line = [
+        *("--ckpt=none", f"--data={store.path}", f"--run_dir={tmp_path / 'r'}", *TINY, "--head", "sequence"),
+        *("--training.sequence_length", "3", "--training.hidden", "8"),
+    ]
+    with pytest.raises(ValueError, match="no training sequence of fold 0 holds a window of class 'b'"):
+        cli.run_command(line)
 
 
 def make_head(**options):

@@ -10,7 +10,10 @@ from finetune.splits import Fold, SplitConfig, Windows
 def make_windows(n_subjects=10, per_subject=6, *, one_class_each=False, published=None) -> Windows:
     subject = np.repeat([f"S{index:02d}" for index in range(n_subjects)], per_subject)
     label = np.arange(len(subject)) // per_subject % 2 if one_class_each else np.arange(len(subject)) % 2
-    return Windows(subject=subject, label=label, published=published, class_names=("rest", "count"))
+    recording = np.unique(subject, return_inverse=True)[1]
+    return Windows(
+        subject=subject, label=label, recording=recording, published=published, class_names=("rest", "count")
+    )
 
 
 def sides(fold: Fold, windows: Windows) -> list[set[str]]:
@@ -55,7 +58,12 @@ def test_ratio_takes_the_shares_it_is_told():
 def test_the_draw_is_a_function_of_the_seed_and_the_names():
     windows = make_windows()
     order = np.random.default_rng(0).permutation(60)
-    shuffled = Windows(subject=windows.subject[order], label=windows.label[order], class_names=windows.class_names)
+    shuffled = Windows(
+        subject=windows.subject[order],
+        label=windows.label[order],
+        recording=windows.recording[order],
+        class_names=windows.class_names,
+    )
     first, again, other = (
         sides(splits.make(data, SplitConfig(kind="ratio", seed=seed)).folds[0], data)
         for data, seed in ((windows, 0), (shuffled, 0), (windows, 1))
@@ -112,7 +120,7 @@ def test_validation_of_one_class_is_refused():
 
 def test_validation_of_one_value_is_refused_for_a_regression():
     windows = make_windows()
-    ages = Windows(subject=windows.subject, label=np.repeat(np.arange(10.0), 6))
+    ages = Windows(subject=windows.subject, label=np.repeat(np.arange(10.0), 6), recording=windows.recording)
     refused(
         "validation values in fold 0 are all .*nothing can be selected",
         ages,

@@ -95,3 +95,16 @@ def test_among_equal_figures_the_smaller_loss_wins_whatever_its_size():
     for larger, smaller in ((0.7, 0.6), (1.6, 1.1), (60.0, 50.0)):
         assert worth(0.0, smaller) > worth(0.0, larger)
     assert worth(0.5001, 50.0) > worth(0.5, 0.01), "a better figure outweighs any loss"
+
+
+def test_sequences_weigh_classes_by_the_windows_that_they_hold(handed, store):
+    """Seven windows of three classes in turn: a sequence of six leaves one of class a out."""
+    options = handed("--head", "sequence", "--training.sequence_length", "6", "--training.hidden", "8")
+    train, model = options["train"], options["model"].eval()
+    assert np.bincount(train.labels(train.covered())).tolist() == [2 * len(train)] * 3
+    batch = train[Request(train.ids()[:2])]
+    with torch.no_grad():
+        loss, _ = options["loss_fn"](model, batch, torch.Generator())
+        logits = model(batch.x).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, batch.label.flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)

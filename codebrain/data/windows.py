@@ -177,7 +177,22 @@ class WindowDataset(Dataset[Batch]):
 
     def subjects(self, window: npt.ArrayLike | None = None) -> npt.NDArray[np.str_]:
         """Subject of each window."""
-        return np.array([self.recording(index).subject for index in self._window(window)])
+
+        def of_shard(index: int) -> npt.NDArray[Any]:
+            store, shard = self._shards[index]
+            names = np.array([store.recording(row).subject for row, _ in shard.runs])
+            return np.repeat(names, [count for _, count in shard.runs])
+
+        return self._gather(of_shard, window)
+
+    def rows(self, window: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+        """Row in its store's recordings.csv of the recording that each window was cut from."""
+
+        def of_shard(index: int) -> npt.NDArray[Any]:
+            rows, counts = zip(*self._shards[index][1].runs, strict=True)
+            return np.repeat(np.array(rows, dtype=np.int64), counts)
+
+        return self._gather(of_shard, window)
 
     @cached_property
     def subject_names(self) -> tuple[str, ...]:
@@ -286,14 +301,27 @@ class WindowDataset(Dataset[Batch]):
         return np.searchsorted(self._first, window, side="right") - 1
 
     def _column(self, name: str, window: npt.ArrayLike | None) -> npt.NDArray[Any]:
-        ids = self._window(window)
-        shards = self._shard_of(ids)
-        columns = {}
-        for index in np.unique(shards).tolist():
+        def of_shard(index: int) -> npt.NDArray[Any]:
             store, shard = self._shards[index]
             with _readable("/{} of {}".format, name, store.path / shard.file):
-                columns[index] = self._opened(index).file[name][:]
-        return np.array([columns[index][row] for index, row in zip(shards, ids - self._first[shards], strict=True)])
+                return self._opened(index).file[name][:]
+
+        return self._gather(of_shard, window)
+
+    def _gather(self, of_shard: Callable[[int], npt.NDArray[Any]], window: npt.ArrayLike | None) -> npt.NDArray[Any]:
+        """What `of_shard` has for each of its windows, for those that are asked for and in their order."""
+        ids = self._window(window)
+        order = np.argsort(ids, kind="stable")
+        shards = self._shard_of(ids[order])
+        used, first = np.unique(shards, return_index=True)
+        parts = [
+            of_shard(int(index))[rows - self._first[index]]
+            for index, rows in zip(used, np.split(ids[order], first[1:]), strict=False)
+        ]
+        found = np.concatenate(parts) if parts else np.empty(0)
+        result = np.empty_like(found)
+        result[order] = found
+        return result
 
     def _codes_of(self, index: int) -> CodeFiles:
         return self._codes[self.stores.index(self._shards[index][0])]

@@ -1,6 +1,6 @@
 """What a run's folder says of the run: who writes there, with which configuration, on which inputs.
 
-    RUN/ config.yaml    as it was started        inputs.json     what it reads, and the hash of its contents
+    RUN/ config.yaml    as it was last launched  inputs.json     what it reads, and the hash of its contents
          .lock          held while it trains     summary.json    how it ended: its presence says "finished"
 
 Launching again into a folder takes its run up. It must then be the same run: equal configuration, equal inputs.
@@ -26,7 +26,7 @@ Inputs = Mapping[str, Mapping[str, str]]
 """By flag: where each input lies, and the hash of its contents; `{"data": {"STORE": "9f2c"}}`."""
 
 RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
-"""What may differ between a run and the launch that takes it up again: nothing that the result depends on."""
+"""What may differ between any run and the launch that takes it up again: nothing that the result depends on."""
 
 _NAMED = 8
 """Differences from an earlier launch that a message lists."""
@@ -34,15 +34,15 @@ _NAMED = 8
 _log = logging.getLogger(__name__)
 
 
-def claim(path: Path, config: Any, fingerprinted: Collection[str]) -> IO[str] | None:
+def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | None:
     """Make or check a run's folder and keep every other launch out of it.
 
     Parameters
     ----------
     path : Path
     config : dataclass
-    fingerprinted : collection of str
-        Keys that say where an input lies, which may have moved: `keep_to` compares what it is.
+    changeable : collection of str
+        Keys that may differ besides `RESUMABLE`.
 
     Returns
     -------
@@ -61,11 +61,11 @@ def claim(path: Path, config: Any, fingerprinted: Collection[str]) -> IO[str] | 
     lock = _locked(path / ".lock")
     saved = path / "config.yaml"
     # Until something was trained, a mistake in the first command may be mended in the same folder.
-    if not saved.exists() or not has_checkpoint(path):
+    if not saved.exists() or not was_trained(path):
         write_text(saved, to_yaml(config))
         return lock
     try:
-        changed = dict(_differences(yaml.safe_load(saved.read_text()), to_dict(config), {*RESUMABLE, *fingerprinted}))
+        changed = dict(_differences(yaml.safe_load(saved.read_text()), to_dict(config), {*RESUMABLE, *changeable}))
     except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(
             f"{saved} is damaged, so that nobody can say what was trained there. Give another --run_dir."
@@ -77,13 +77,14 @@ def claim(path: Path, config: Any, fingerprinted: Collection[str]) -> IO[str] | 
             f"{path} holds a run of another configuration ({listed}). Give another --run_dir, or launch with the "
             "values it was started with to take it up again."
         )
+    write_text(saved, to_yaml(config))
     return lock
 
 
 def keep_to(path: Path, inputs: Inputs) -> None:
     """Note what a run reads; raise ValueError if it was trained on inputs of other contents, wherever they lie."""
     noted = path / "inputs.json"
-    if has_checkpoint(path) and noted.exists():
+    if was_trained(path) and noted.exists():
         before = read_json(noted, "launch again with the very stores and tokenizer that the run was started with.")
         if changed := list(_changed(before, inputs)):
             raise ValueError(
@@ -110,9 +111,10 @@ def read_json(path: Path, then: str) -> dict[str, Any]:
     return found
 
 
-def has_checkpoint(path: Path) -> bool:
-    """Whether a run's folder, or one inside it, holds a checkpoint."""
-    return any(not found.name.endswith(PARTIAL_SUFFIX) for found in path.rglob("checkpoints/step-*"))
+def was_trained(path: Path) -> bool:
+    """Whether a run's folder, or one inside it, holds a checkpoint or what came of a finished run."""
+    checkpoints = (not found.name.endswith(PARTIAL_SUFFIX) for found in path.rglob("checkpoints/step-*"))
+    return any(checkpoints) or any(path.rglob("summary.json"))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

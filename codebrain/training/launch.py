@@ -82,6 +82,8 @@ class Run:
     """Put before the names that the trackers see; a run inside another one has its own."""
     lock: IO[str] | None = None
     """Held by the main process as long as the run lives, so that no second launch writes into the folder."""
+    first_scale: dict[str, Any] | None = None
+    """State of float16's loss scaler before any training, which every run inside this one starts from."""
 
     @property
     def device(self) -> torch.device:
@@ -119,9 +121,9 @@ class Run:
         return self.path / "export"
 
     @property
-    def has_checkpoint(self) -> bool:
+    def was_trained(self) -> bool:
         """Whether something was trained here that can be taken up."""
-        return folder.has_checkpoint(self.path)
+        return folder.was_trained(self.path)
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -164,16 +166,31 @@ class Run:
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished. Collective."""
         if self.is_main:
-            write_text(self.path / "summary.json", as_json(summary, indent=1) + "\n")
+            self.mark_finished(summary)
         self.accelerator.wait_for_everyone()
         if not self.prefix:
             self.accelerator.end_training()
+
+    def mark_finished(self, summary: dict[str, Any]) -> None:
+        """Write down how the run ended; of several processes the main one does."""
+        write_text(self.path / "summary.json", as_json(summary, indent=1) + "\n")
+
+    def part(self) -> bool:
+        """End what the processes do together; whether this one goes on, alone. Collective.
+
+        For work at the end of a run that one process does, however long: those that wait for it in an exchange give up
+        after a while, and the launcher then ends all of them.
+        """
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.is_main
 
     def sub_run(self, name: str, loop: LoopConfig) -> Run:
         """A run inside this one, with a folder and a loop of its own, on the same processes."""
         path = self.path / name
         path.mkdir(parents=True, exist_ok=True)
-        return Run(path, self.accelerator, loop, MetricsFile(path / "metrics.jsonl"), prefix=f"{name}/")
+        metrics = MetricsFile(path / "metrics.jsonl")
+        return Run(path, self.accelerator, loop, metrics, prefix=f"{name}/", first_scale=self.first_scale)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Write scalars to metrics.jsonl and the trackers; on the main process only."""
@@ -186,9 +203,7 @@ class Run:
         self.accelerator.print(text, flush=True)
 
 
-def start(
-    run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any, *, fingerprinted: Collection[str] = ()
-) -> Run:
+def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any, *, changeable: Collection[str] = ()) -> Run:
     """Set up processes and folder. Collective; call it before any model is built.
 
     A quantiser that is built before the process group exists never synchronises its codebook. From here on SIGTERM ends
@@ -200,8 +215,9 @@ def start(
     loop : LoopConfig
     config : dataclass
         All that the run depends on; launched again it must be the same.
-    fingerprinted : collection of str
-        Keys of it that say where an input lies. That may change: the program gives what it is to `Run.keep_to`.
+    changeable : collection of str
+        Keys of it that may differ all the same: those that say where an input lies, if the program gives what it is to
+        `Run.keep_to`, and those of which it sees by itself what is done and what is not.
 
     Raises
     ------
@@ -211,7 +227,7 @@ def start(
     """
     _require_trackers(loop.trackers)
     if loop.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("--loop.mixed_precision fp16 needs a GPU, and there is none here; bf16 and no do without.")
+        raise ValueError("mixed_precision fp16 needs a GPU, and there is none here; bf16 and no do without.")
     sigterm.end_at_once(speaks=os.environ.get("RANK", "0") == "0")
     warnings.filterwarnings("ignore", message=".*use_reentrant.*")
     accelerator = Accelerator(
@@ -231,9 +247,10 @@ def start(
     )
     path = Path(run_dir)
     run = Run(path, accelerator, loop, MetricsFile(path / "metrics.jsonl"))
+    run.first_scale = None if accelerator.scaler is None else accelerator.scaler.state_dict()
 
     def claim() -> None:
-        run.lock = folder.claim(path, config, fingerprinted)
+        run.lock = folder.claim(path, config, changeable)
 
     run.on_main(claim)
     _start_trackers(run, config)

@@ -175,9 +175,12 @@ def fit(
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[_State, torch.optim.Optimizer]:
     saved = checkpoint.resumable(run.checkpoints)
+    scaler = run.accelerator.scaler
     if saved is None:
         if run.is_main:
             run.metrics.truncate(0)
+        if scaler is not None:  # a run inside another one would go on with the scale that the one before it ended at
+            scaler.load_state_dict(run.first_scale)
         return _State(), optimizer
     if saved.state["processes"] != run.world:
         raise ValueError(
@@ -185,8 +188,8 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
             "taken up exactly where it stood, which needs the same number; or start a new --run_dir."
         )
     saved.load(model, optimizer)
-    if run.accelerator.scaler is not None:
-        run.accelerator.scaler.load_state_dict(saved.state["scaler"])
+    if scaler is not None:
+        scaler.load_state_dict(saved.state["scaler"])
     if run.is_main:
         run.metrics.truncate(saved.state["metrics_bytes"])
     run.say(f"taking {run.path} up at step {saved.step} of {run.loop.total_steps}")

@@ -198,7 +198,7 @@ def _raised(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OSError(
-            f"a process that reads windows ahead died ({error}). Often memory ran out: lower --loop.num_workers. "
+            f"a process that reads windows ahead died ({error}). Often memory ran out: lower num_workers. "
             "Launched again, the run goes on from its last checkpoint."
         ) from error
 

@@ -77,7 +77,7 @@ class Updater:
         windows: list[int] = []
         for micro in range(loop.accumulation):
             batch = next(self.batches)
-            windows += batch.window.tolist()  # on a GPU this would wait for all that is under way
+            windows += batch.window.flatten().tolist()  # on a GPU this would wait for all that is under way
             batch = batch.to(run.device)
             generator.set_state(start)
             # By the place in the global batch: one process with two micro-batches draws what two with one each do.
@@ -106,7 +106,7 @@ class Updater:
         if skipped and accelerator.scaler.get_scale() < _LEAST_SCALE:
             raise FloatingPointError(
                 f"float16 skipped updates until its scale fell below {_LEAST_SCALE:g}: the gradient is not finite at "
-                "any scale. Train with --loop.mixed_precision bf16 or no."
+                "any scale. Train with mixed_precision bf16 or no."
             )
         return {"train/skipped_updates": float(skipped)} | ({"train/grad_norm": 0.0} if skipped else {})
 
