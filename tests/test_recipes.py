@@ -63,7 +63,7 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path) -> None:
 def test_splits_say_that_they_divide_subjects_only_if_they_do(divided) -> None:
     subject = np.repeat(["a", "b", "c"], 4)
     side = np.tile([0, 0, 1, 2], 3) if divided else np.repeat([0, 1, 2], 4)
-    windows = Windows(subject=subject, label=np.arange(12.0), published=side.astype(np.int8))
+    windows = Windows(subject=subject, label=np.arange(12.0), recording=np.arange(12), published=side.astype(np.int8))
     made = splits.make(windows, SplitConfig(within_subject=True))
     assert made.within_subject == divided
     assert [len(getattr(made.folds[0], name)) for name in SPLITS] == ([6, 3, 3] if divided else [4, 4, 4])
