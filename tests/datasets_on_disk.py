@@ -89,6 +89,10 @@ def bcic2020_3(folder: Path) -> None:
         with h5py.File(folder / "Test set" / f"Data_Sample{subject:02d}.mat", "w", userblock_size=512) as h5:
             h5["epo_test/x"] = x[:3]
             h5["epo_test/fs"] = np.array([[256.0]])
+            for number, name in enumerate(names):
+                h5[f"#refs#/{number}"] = np.array([[ord(letter)] for letter in name], dtype=np.uint16)
+            cells = [[h5[f"#refs#/{number}"].ref] for number in range(len(names))]
+            h5.create_dataset("epo_test/clab", data=np.array(cells, dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
     rows: list[list[float | str]] = [[], [], ["", *(name for _ in range(15) for name in ("Trial #", "True Label"))]]
     rows[1] = ["", *(name for subject in range(1, 16) for name in (f"Data_Sample{subject:02d}", ""))]
     for trial, label in enumerate(BCIC_TEST_LABELS):
@@ -302,8 +306,12 @@ def bcic_iv_2a(folder: Path) -> None:
 
 def mumtaz(folder: Path) -> None:
     labels = [*old(TEN_TWENTY_19, "EEG {}-LE"), "EEG A2-A1"]
-    for name in ("H S1 EC", "H S1 EO", "6921143_H S15 EO", "MDD S1  EC", "MDD S2 EO", "H S1 TASK"):
-        write_edf(folder / f"{name}.edf", signal(labels, 11, 256.0, seed=len(name)), 256.0, labels=labels)
+    names = ["H S1 EC", "H S1 EO", "6921143_H S15 EO", "6921959_H S15 EO", "MDD S1  EC", "MDD S2 EO", "H S1 TASK"]
+    for seed, name in enumerate(names):
+        write_edf(folder / f"{name}.edf", signal(labels, 11, 256.0, seed=seed), 256.0, labels=labels)
+    # One recording under two persons' names.
+    for person in ("S27", "S30"):
+        write_edf(folder / f"H {person} EC.edf", signal(labels, 11, 256.0, seed=27), 256.0, labels=labels)
 
 
 WRITERS = {

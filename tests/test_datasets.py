@@ -3,16 +3,19 @@
 import pickle
 import re
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
 from scipy.signal import butter, lfilter
 
-from codebrain.channels import TEN_TWENTY_19, bipolar_pair
+from codebrain.channels import TEN_TWENTY_19, bipolar_pair, canonical_name
 from codebrain.data.format import SPLITS
+from data_prep.corpora import Source
 from data_prep.read import OpenRecording, UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
@@ -37,7 +40,7 @@ EXPECTED = {
     "shu_mi": (16, 16, [8, 8], [8, 4, 4]),
     "physionet_mi": (8, 8, [2, 2, 2, 2], [4, 2, 2]),
     "bcic_iv_2a": (44, 48, [7, 4, 26, 7], [20, 12, 12]),
-    "mumtaz": (10, 10, [6, 4], [10, 0, 0]),
+    "mumtaz": (16, 12, [12, 4], [16, 0, 0]),
 }
 
 
@@ -268,6 +271,110 @@ def test_a_summary_that_is_silent_about_seizures_is_no_summary(disk, tmp_path) -
     assert refused["chb22/chb22_02.edf"] == "chb22-summary.txt gives 2 starts and 1 ends of its seizures"
 
 
+# Start and end of each clip in seconds.
+CLIPS_OF_SEED_V = {
+    1: "30-102 132-228 287-524 555-742 773-920 982-1240 1271-1568 1628-1697 1730-1994 2025-2166 2227-2401 2435-2607 "
+    "2667-2901 2932-3172 3204-3359",
+    2: "30-267 299-488 548-614 646-773 836-967 1000-1059 1091-1331 1392-1622 1657-1777 1809-1908 1966-2153 2186-2302 "
+    "2333-2428 2490-2709 2741-2817",
+    3: "30-321 353-418 478-643 674-764 825-877 908-1147 1200-1284 1346-1418 1451-1679 1711-1996 2055-2275 2307-2425 "
+    "2457-2664 2726-2857 2888-3066",
+}
+EMOTIONS_OF_SEED_V = {
+    1: "happy fear neutral sad disgust " * 3,
+    2: "sad fear neutral disgust happy happy disgust neutral sad fear neutral happy fear sad disgust",
+    3: "sad fear neutral disgust happy happy disgust neutral sad fear neutral happy fear sad disgust",
+}
+
+
+def test_clips_of_seed_v() -> None:
+    data_set = DATA_SETS["seed_v"](protocol="published")
+    seconds = 0.0
+    for session, emotions in EMOTIONS_OF_SEED_V.items():
+        clips = list(data_set.stretches(Source(file="", key="", subject="1", session=str(session)), None))
+        assert " ".join(f"{clip.onset}-{clip.onset + clip.seconds}" for clip in clips) == CLIPS_OF_SEED_V[session]
+        assert [data_set.about.class_names[clip.label] for clip in clips] == emotions.split()
+        assert [clip.part for clip in clips] == ["train"] * 5 + ["valid"] * 5 + ["test"] * 5
+        seconds += sum(clip.seconds for clip in clips)
+    assert 16 * seconds == 117_744 == data_set.about.windows
+
+
+SIDES = {
+    "faced": ("sub{:03d}.pkl", {"train": (0, 79), "valid": (80, 99), "test": (100, 122)}),
+    "shu_mi": ("sub-{:03d}_ses-05_task_motorimagery_eeg.mat", {"train": (1, 15), "valid": (16, 20), "test": (21, 25)}),
+    "physionet_mi": ("S{:03d}R04.edf", {"train": (1, 70), "valid": (71, 89), "test": (90, 109)}),
+    "mental_arithmetic": ("Subject{:02d}_1.edf", {"train": (0, 27), "valid": (28, 31), "test": (32, 35)}),
+    "isruc_s1": ("{0}/{0}.rec", {"train": (1, 80), "valid": (81, 90), "test": (91, 100)}),
+    "isruc_s3": ("ExtractedChannels/subject{}.mat", {"train": (1, 6), "valid": (7, 8), "test": (9, 10)}),
+}
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_sides_begin_and_end_where_they_should(name, tmp_path) -> None:
+    pattern, wanted = SIDES[name]
+    for first, last in wanted.values():
+        for number in (first, last):
+            file = tmp_path / pattern.format(number)
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+    found = DATA_SETS[name](protocol="published").sources(str(tmp_path))
+    ends: dict[str, list[int]] = {}
+    for source in found:
+        ends.setdefault(source.part, []).append(int(re.sub(r"\D", "", source.subject)))
+    assert {part: (min(numbers), max(numbers)) for part, numbers in ends.items()} == wanted
+
+
+CHANNELS = {
+    "physionet_mi": """
+        FC5 FC3 FC1 FCz FC2 FC4 FC6 C5 C3 C1 Cz C2 C4 C6 CP5 CP3 CP1 CPz CP2 CP4 CP6 Fp1 Fpz Fp2 AF7 AF3 AFz AF4 AF8
+        F7 F5 F3 F1 Fz F2 F4 F6 F8 FT7 FT8 T7 T8 T9 T10 TP7 TP8 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz
+        O2 Iz
+    """,
+    "bcic2020_3": """
+        Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 TP9 CP5 CP1 CP2 CP6 TP10 P7 P3 Pz P4 P8 PO9 O1 Oz O2
+        PO10 AF7 AF3 AF4 AF8 F5 F1 F2 F6 FT9 FT7 FC3 FC4 FT8 FT10 C5 C1 C2 C6 TP7 CP3 CPz CP4 TP8 P5 P1 P2 P6 PO7
+        PO3 POz PO4 PO8
+    """,
+    "bcic_iv_2a": "Fz FC3 FC1 FCz FC2 FC4 C5 C3 C1 Cz C2 C4 C6 CP3 CP1 CPz CP2 CP4 P1 Pz P2 POz",
+    "shu_mi": """
+        Fp1 Fp2 Fz F3 F4 F7 F8 FC1 FC2 FC5 FC6 Cz C3 C4 T7 T8 A1 A2 CP1 CP2 CP5 CP6 Pz P3 P4 P7 P8 PO3 PO4 Oz O1 O2
+    """,
+    "faced": """
+        Fp1 Fp2 Fz F3 F4 F7 F8 FC1 FC2 FC5 FC6 Cz C3 C4 T7 T8 CP1 CP2 CP5 CP6 Pz P3 P4 P7 P8 PO3 PO4 Oz O1 O2 A2 A1
+    """,
+    "seed_v": """
+        Fp1 Fpz Fp2 AF3 AF4 F7 F5 F3 F1 Fz F2 F4 F6 F8 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 T7 C5 C3 C1 Cz C2 C4 C6
+        T8 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO5 PO3 POz PO4 PO6 PO8 CB1 O1 Oz O2
+        CB2
+    """,
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_channels_stand_in_the_documented_order(name) -> None:
+    assert list(DATA_SETS[name].about.channels) == CHANNELS[name].split()
+
+
+@pytest.mark.parametrize(("set_name", "variable"), [("Training", "epo_train"), ("Test", "epo_test")])
+def test_channels_of_bcic2020_are_what_its_files_call_them(set_name, variable, disk, tmp_path, prepared) -> None:
+    folder = shutil.copytree(disk("bcic2020_3"), tmp_path / "in")
+    path = folder / f"{set_name} set" / "Data_Sample01.mat"
+    if set_name == "Test":
+        with h5py.File(path, "r+") as h5:
+            h5["epo_test/x"][:] = h5["epo_test/x"][:][:, ::-1]
+            h5["epo_test/clab"][:] = h5["epo_test/clab"][:][::-1]
+    else:
+        (epochs,) = load_mat(path, variable)
+        content = {"clab": epochs.clab[::-1], "x": epochs.x[:, ::-1], "y": epochs.y}
+        scipy.io.savemat(path, {variable: content})
+    done, plain = Prepared(DATA_SETS["bcic2020_3"](), folder, tmp_path / "s"), prepared("bcic2020_3", "corrected")
+    same_windows(done, plain)
+    notes = {row.path: row.reason for row in done.store.recordings if row.reason}
+    assert notes == {
+        f"{set_name} set/Data_Sample01.mat": "channels put in order, which by its clab is another in the file"
+    }
+
+
 def test_cues_of_physionet_mi_depend_on_the_run(prepared) -> None:
     done = prepared("physionet_mi", "corrected")
     labels = {path: done.label[done.path == path].tolist() for path in np.unique(done.path)}
@@ -290,6 +397,8 @@ def test_real_recording_of_physionet_mi(eeg_folder, tmp_path) -> None:
     assert done.uv.shape == (15, 64, 800)
     assert sides(done.split) == ["train"] * 15
     assert 5 < np.median(done.uv.std(axis=2)) < 100
+    labels = OpenRecording(eeg_folder / "eegmmidb" / "S001" / "S001R04.edf").labels
+    assert tuple(map(canonical_name, labels)) == done.store.shards[0].ch_names
 
 
 # --- traps ---------------------------------------------------------------------------------------------------------
@@ -386,7 +495,7 @@ def test_trap_bcic2020_3_within_subject(prepared) -> None:
     check_within_subject(prepared("bcic2020_3", "published"), prepared("bcic2020_3", "corrected"))
 
 
-def test_trap_isruc_s1_by_position(prepared, disk) -> None:
+def test_trap_isruc_s1_by_position(prepared) -> None:
     one, corrected = prepared("isruc_s1", "by_position"), prepared("isruc_s1", "corrected")
     rows = {row.subject: row for row in corrected.store.recordings}
     assert (rows["8"].status, rows["8"].reason) == ("failed", "lacks 2 of 6 wanted channels: F3, F4")
@@ -454,7 +563,17 @@ def test_trap_isruc_s3_filtered_alone(prepared) -> None:
     np.testing.assert_array_equal(one.split, corrected.split)
 
 
-def test_trap_mumtaz_split_by_file(tmp_path) -> None:
+def test_trap_mumtaz_two_names(prepared) -> None:
+    one, corrected = prepared("mumtaz", "two_names"), prepared("mumtaz", "corrected")
+    assert set(one.subject[windows_more(one, corrected)]) == {"H S27", "H S30"}
+    reasons = {row.path: row.reason for row in corrected.store.recordings if row.status == "failed"}
+    why = "the same recording under the names of H S27 and H S30"
+    assert reasons == {"H S27 EC.edf": why, "H S30 EC.edf": why}
+    # The two eyes-open recordings of H S15 are one person's.
+    assert sorted(set(corrected.path[corrected.subject == "H S15"])) == ["6921143_H S15 EO.edf", "6921959_H S15 EO.edf"]
+
+
+def test_trap_mumtaz_split_by_file(tmp_path, prepared) -> None:
     persons = [*(f"H S{number}" for number in range(1, 29)), *(f"MDD S{number}" for number in range(1, 32))]
     names = [f"{person} {state}" for person in persons for state in ("EC", "EO")]
     names.remove("H S1 EC")  # so that the 40th and the 41st file are one person's
@@ -463,7 +582,7 @@ def test_trap_mumtaz_split_by_file(tmp_path) -> None:
     published, corrected = (
         DATA_SETS["mumtaz"](protocol=protocol).sources(str(tmp_path)) for protocol in ("published", "corrected")
     )
-    assert [source.key for source in published] == [source.key for source in corrected]
+    assert [replace(source, part="") for source in published] == [replace(source, part="") for source in corrected]
     assert len(published) == len(names)
     for group, counts in (("H", [40, 8, 7]), ("MDD", [42, 10, 10])):
         parts = [source.part for source in published if source.subject.startswith(group)]
@@ -472,6 +591,7 @@ def test_trap_mumtaz_split_by_file(tmp_path) -> None:
     assert moved == on_two_sides(published)
     assert moved
     assert not on_two_sides(corrected)
+    same_windows(prepared("mumtaz", "split_by_file"), prepared("mumtaz", "corrected"))
 
 
 def on_two_sides(sources) -> set[str]:
@@ -632,6 +752,21 @@ def test_tables_beside_the_recordings_of_a_data_set_change_nothing(disk, prepare
     table = folder / SHU_FILE.replace("_eeg.mat", "_channels.tsv")
     table.write_text("name\ttype\tstatus\nA1\tREF\tgood\nA2\tREF\tgood\nCz\tEEG\tbad\n")
     same_windows(Prepared(DATA_SETS["shu_mi"](), folder, tmp_path / "s"), prepared("shu_mi", "corrected"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "protocol", "reason"),
+    [
+        (["C4", "O2", "C3", "O1", "F4", "F3"], "corrected", "do not refer to the ears, and A2, A1 are not there"),
+        (["LOC-A2", "ROC-A1", "F3-A2", "C3-A2"], "published", "4 channels, but the published ones are the third to"),
+    ],
+)
+def test_a_night_without_the_channels_is_refused(labels, protocol, reason, tmp_path) -> None:
+    data_set = DATA_SETS["isruc_s1"](protocol=protocol)
+    written = write_edf(tmp_path / "1" / "night.edf", noise(len(labels), 30, 200.0), 200.0, labels=labels)
+    written.rename(tmp_path / "1" / "1.rec")
+    with pytest.raises(UnusableError, match=reason):
+        data_set.open(data_set.sources(str(tmp_path))[0], data_set.recipe())
 
 
 def test_two_subgroups_of_isruc_are_told_apart(tmp_path) -> None:

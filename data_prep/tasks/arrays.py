@@ -40,9 +40,9 @@ class ArrayRecording:
     sfreq : float
         Sampling rate in Hz.
     marks : sequence of Annotation
+    note : str
+        What had to be assumed, for the recording's row.
     """
-
-    note = ""
 
     def __init__(
         self,
@@ -52,8 +52,10 @@ class ArrayRecording:
         labels: Sequence[str],
         sfreq: float,
         marks: Sequence[Annotation] = (),
+        note: str = "",
     ) -> None:
         self.path = path
+        self.note = note
         self.labels = self.eeg_labels = tuple(labels)
         self.sfreq = float(sfreq)
         self._trials = x_uv if x_uv.ndim == 3 else x_uv[None]
@@ -128,6 +130,15 @@ def load_mat_73(path: Path, group: str, *names: str) -> list[npt.NDArray[Any]]:
         _check_names([group], list(h5))
         _check_names(names, list(h5[group]))
         return [h5[group][name][()] for name in names]
+
+
+def texts_of_mat_73(path: Path, group: str, name: str) -> list[str]:
+    """A cell array of texts in a structure of such a file, which refers to an array of letters for each; [] if none."""
+    with faults_of(path, f"its {group}.{name} cannot be read"), h5py.File(path, "r") as h5:
+        cells = h5[group].get(name)
+        if cells is None or h5py.check_ref_dtype(cells.dtype) is None:
+            return []
+        return ["".join(map(chr, np.ravel(h5[cell][()]))) for cell in np.ravel(cells[()])]
 
 
 def _check_names(wanted: Sequence[str], found: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from codebrain.channels import canonical_name
 from data_prep.corpora import Source
 from data_prep.read import Readable, UnusableError
 from data_prep.recipe import Recipe
-from data_prep.tasks.arrays import ArrayRecording, check_shape, load_mat, load_mat_73, load_numbers
+from data_prep.tasks.arrays import ArrayRecording, check_shape, load_mat, load_mat_73, load_numbers, texts_of_mat_73
 from data_prep.tasks.base import NO_FILTER, About, DataSet, Stretch, Trap, labelled_trials, marked, with_part
 
 _SFREQ, _LAST = 256.0, 768  # Hz; samples of a trial that are used, counted from its end
@@ -72,28 +73,42 @@ class Bcic2020(DataSet):
     def open(self, source: Source, recipe: Recipe) -> Readable:
         """The trials of one file, their last three seconds, with their labels as marks."""
         path = Path(source.file)
-        x, labels = _test_set(path, int(source.subject)) if source.part == "test" else _one_hot(path, source.part)
+        x, labels, names = (
+            _test_set(path, int(source.subject)) if source.part == "test" else _one_hot(path, source.part)
+        )
         check_shape(x, (None, 64, None), "trials x channels x samples at 256 Hz")
         check_shape(labels, (len(x),), "a label per trial")
-        marks = labelled_trials(labels, _LAST / _SFREQ, self.about.class_names)
-        return ArrayRecording(path, x[..., -_LAST:], labels=self.about.channels, sfreq=_SFREQ, marks=marks)
+        names = names or list(self.about.channels)
+        check_shape(np.array(names), (64,), "a name per channel, in its clab")
+        known = tuple(map(canonical_name, names)) == self.about.channels
+        return ArrayRecording(
+            path,
+            x[..., -_LAST:],
+            labels=names,
+            sfreq=_SFREQ,
+            marks=labelled_trials(labels, _LAST / _SFREQ, self.about.class_names),
+            note="" if known else "channels put in order, which by its clab is another in the file",
+        )
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """Each trial is one window."""
         return marked(recording, self.about.class_names)
 
 
-def _one_hot(path: Path, part: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _one_hot(path: Path, part: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[str]]:
+    """Trials, their classes and the names of the channels, if the file has them."""
     (epochs,) = load_mat(path, {"train": "epo_train", "valid": "epo_validation"}[part])
     x = check_shape(epochs.x, (None, 64, None), "samples x channels x trials")
-    return x.transpose(2, 1, 0), check_shape(epochs.y, (5, x.shape[2]), "classes x trials").argmax(axis=0)
+    labels = check_shape(epochs.y, (5, x.shape[2]), "classes x trials").argmax(axis=0)
+    return x.transpose(2, 1, 0), labels, [str(name) for name in np.ravel(getattr(epochs, "clab", []))]
 
 
-def _test_set(path: Path, subject: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _test_set(path: Path, subject: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[str]]:
+    """The same of a file of the test set, whose classes are in a spreadsheet beside it."""
     (x,) = load_mat_73(path, "epo_test", "x")
     answers = load_numbers(path.with_name(_ANSWERS))
     # A pair of columns per subject: number of the trial, class counted from 1.
     labels = [int(answers[place]) - 1 for place in sorted(answers) if place[1] == 2 * subject]
     if len(labels) != len(x):
         raise UnusableError(f"{_ANSWERS} has {len(labels)} answers for the {len(x)} trials of subject {subject}")
-    return x, np.array(labels)
+    return x, np.array(labels), texts_of_mat_73(path, "epo_test", "clab")

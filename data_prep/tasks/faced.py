@@ -40,7 +40,9 @@ class Faced(DataSet):
         clean=NO_FILTER,
         split="subjects 0-79 / 80-99 / 100-122",
         note="The files do not name their channels: the names, above all of the last two, follow descriptions of the "
-        "data set. Labels are those of the clips, not what the person reported.",
+        "data set. Labels are those of the clips, not what the person reported. A2 and A1, the ears, stay in both "
+        "protocols: they are potentials like the others, not a difference as in Mental Arithmetic, and figures compare "
+        "on 32 channels. A tokenizer, which knows electrodes by their places, has none for them.",
     )
 
     def sources(self, path: str) -> list[Source]:

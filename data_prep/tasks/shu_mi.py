@@ -37,7 +37,8 @@ class ShuMi(DataSet):
         channels=tuple(_CHANNELS.split()),
         clean=NO_FILTER,
         split="subjects 1-15 / 16-20 / 21-25",
-        note="The files do not name their channels: the names follow the channel table that comes with the data set.",
+        note="The files do not name their channels: the names follow the channel table that comes with the data set. "
+        "A1 and A2, the ears, stay in both protocols, as in FACED.",
     )
 
     def sources(self, path: str) -> list[Source]:

@@ -42,7 +42,8 @@ class Tuev(DataSet):
                 name="duplicates",
                 published="the .rec files have a line per channel, so the same five seconds come as many times as "
                 "channels show the event, at times under different classes",
-                corrected="every second comes once, with the first of the classes that are marked in it",
+                corrected="every start comes once, with the first of the classes that are marked there; starts that "
+                "differ by tenths of a second stay windows of their own, which overlap",
             ),
             Trap(
                 name="wrap_around",
