@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from codebrain.layouts import infer_config, some, to_ours
 from codebrain.model_card import model_card
 from codebrain.saving import Saved
-from codebrain.weights import read_config, read_state_dict, resolve
+from codebrain.weights import Source, read_config, read_state_dict, resolve
 
 logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "codebrain"
 """``model_type`` in config.json: tells a backbone from a tokenizer."""
+
+RECORD = "training"
+"""Key of config.json under which a model says what is known of its training."""
 
 HEADS = ("final_layer.", "head_t.", "head_f.")
 """Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
@@ -85,6 +89,9 @@ class HubModel(Saved):
 
     load_report: LoadReport | None = None
     """What ``from_pretrained`` loaded."""
+
+    record: Mapping[str, Any] = MappingProxyType({})
+    """What is known of the model's training, JSON-able. Stage 2 writes it; loading and saving keep it."""
 
     folded: bool = False
     """Whether this is a copy that :func:`codebrain.folding.fold` made."""
@@ -157,6 +164,7 @@ class HubModel(Saved):
         except TypeError as error:
             raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error
         model.load_report = load(model, state_dict)  # type: ignore[arg-type]
+        model.record = training_record(files)
         if strict and (model.load_report.fresh or model.load_report.unused):
             raise ValueError(f"{source} does not fit strictly: {model.load_report}. Pass strict=False for new heads")
         logger.info("%s: %s", source, model.load_report)
@@ -178,7 +186,7 @@ class HubModel(Saved):
     def saved_config(self) -> dict[str, Any]:
         """Return the contents of config.json; ValueError if the model is folded."""
         self.refuse_folded("save_pretrained")
-        return {"model_type": MODEL_TYPE, **self.get_config()}
+        return {"model_type": MODEL_TYPE, **self.get_config(), **({RECORD: dict(self.record)} if self.record else {})}
 
     def saved_card(self) -> str:
         """Return the model card."""
@@ -188,4 +196,12 @@ class HubModel(Saved):
 def _arguments(path: Path) -> dict[str, Any]:
     """Constructor arguments in a config.json of ours or braindecode's."""
     config = read_config(path, MODEL_TYPE, unnamed=MODEL_TYPE)
-    return {name: value for name, value in config.items() if name not in {"braindecode_version", "codebrain_version"}}
+    passed_over = {"braindecode_version", "codebrain_version", RECORD}
+    return {name: value for name, value in config.items() if name not in passed_over}
+
+
+def training_record(source: Source) -> dict[str, Any]:
+    """What a model's config.json says of its training; nothing where there is none, or it is silent."""
+    if source.config is None:
+        return {}
+    return read_config(source.config, MODEL_TYPE, unnamed=MODEL_TYPE).get(RECORD, {})

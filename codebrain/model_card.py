@@ -1,8 +1,28 @@
 """The README.md that lies beside saved weights."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from codebrain import __doc__ as about
+
+FIGURES = {
+    f"{name}_{book}": f"{vocabulary} codes, {title}"
+    for book, vocabulary in (("t", "temporal"), ("f", "frequency"))
+    for name, title in (
+        ("bits", "bits"),
+        ("entropy", "bits of their entropy"),
+        ("top1", "first guess right"),
+        ("majority", "share of the most frequent"),
+    )
+}
+"""Figures of stage 2 on hidden patches that are worth a line, and what they are called."""
+
+_SHARES = ("codes_in_use", "top1", "majority")
+"""Beginnings of the names of figures that are shown in per cent."""
+
+PREPARATION = ("unit", "channels", "clean", "windows")
+"""Constants of a store's preparation that the signal depends on; config.json has them all."""
 
 
 def model_card(model: Any) -> str:
@@ -34,6 +54,8 @@ features = model(x_uv / 100, return_features=True)["features"]            # (win
 model = CodeBrain.from_pretrained("PATH_OR_HUB_ID", n_outputs=2, n_chans=19, n_times=6000)   # a new classifier
 ```
 
+{trained(model.record, FIGURES)}
+{prepared(model.record, "Features depend")}
 | argument | value |
 |---|---|
 {sizes}
@@ -42,3 +64,49 @@ Paper: Ma et al., CodeBrain: Bridging Decoupled Tokenizer and Multi-Scale Archit
 arXiv 2506.09110.
 Research software: not a medical device.
 """
+
+
+def trained(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """How long a model was trained, on what, and its figures on held-out subjects; "" where it does not say.
+
+    Parameters
+    ----------
+    record : mapping
+        `steps`, `windows`, `subjects`, `held_out_subjects` and `held_out` (figure by name); may be empty.
+    titles : mapping
+        Which figures to show, and what they are called.
+    """
+    if "held_out" not in record:
+        return ""
+    rows = "\n".join(
+        f"| {title} | {record['held_out'][name]:{'.1%' if name.startswith(_SHARES) else '.4g'}} |"
+        for name, title in titles.items()
+        if name in record["held_out"]
+    )
+    return f"""Trained for {record["steps"]} steps on {record["windows"]} windows of {record["subjects"]} subjects. On
+windows of {record["held_out_subjects"]} subjects that it did not see:
+
+| figure | value |
+|---|---|
+{rows}
+"""
+
+
+def prepared(record: Mapping[str, Any], what_depends: str) -> str:
+    """How the stores that a model was trained on were prepared; "" where it does not say.
+
+    Parameters
+    ----------
+    record : mapping
+        With the key `stores`, as `tokenizer.corpus.preparations` gives them; may be empty.
+    what_depends : str
+        Beginning of the sentence that says why it matters: "Codes depend".
+    """
+    lines = []
+    for store in record.get("stores", ()):
+        shown = {name: value for name, value in store["preparation"].items() if name in PREPARATION}
+        lines.append(f"- {store['windows']} windows of {store['window_seconds']:g} s, `{json.dumps(shown)}`")
+    if not lines:
+        return ""
+    why = f"{what_depends} on filters and on the length of the window. The stores it was trained on:"
+    return "\n".join([why, "", *lines, ""])

@@ -10,6 +10,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor
 
+from codebrain.data.format import PARTIAL_SUFFIX, publish
+
 
 class Saved(PyTorchModelHubMixin):
     """``save_pretrained`` and ``push_to_hub``: config.json, model.safetensors and README.md in one piece."""
@@ -46,22 +48,22 @@ def write_model(folder: Path, state_dict: Mapping[str, Tensor], config: Mapping[
     """Write the three files of a model so that an interrupted save never leaves a folder that looks like one.
 
     All files are whole before the first takes its place, and the weights, without which a folder holds no model, come
-    last: new ones never stand beside the config of old ones.
+    last: new ones never stand beside the config of old ones. Each is on the disk before it has its name.
     """
-    tensors = {name: value.detach().contiguous() for name, value in state_dict.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
     writers: dict[str, Callable[[Path], Any]] = {
         "README.md": lambda path: path.write_text(card, encoding="utf-8"),
         "config.json": lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
         "model.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    partial = {name: folder / f"{name}.partial" for name in writers}
+    partial = {name: folder / (name + PARTIAL_SUFFIX) for name in writers}
     try:
         for name, write in writers.items():
             write(partial[name])
         (folder / "model.safetensors").unlink(missing_ok=True)
         for name, path in partial.items():
-            os.replace(path, folder / name)
+            publish(path, folder / name)
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)

@@ -13,20 +13,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codebrain.backbone import EEGSSM, BackboneConfig
-from codebrain.data.format import PARTIAL_SUFFIX, publish
+from codebrain.hub import training_record
 from codebrain.model import CodeBrain
 from codebrain.patches import patchify, to_model_units
+from codebrain.saving import write_model
 from codebrain.weights import Source, read_state_dict, resolve
 from finetune.config import FROM_SCRATCH
 from finetune.heads import Head, HeadConfig
@@ -103,17 +102,18 @@ def _naming(ckpt: str) -> Iterator[None]:
         raise type(error)(f"--ckpt {ckpt}: {error}. {remedy}") from error
 
 
+def record_of(ckpt: str) -> dict[str, Any]:
+    """What a pre-trained model says of its training; nothing for one that does not, such as released weights."""
+    return training_record(resolve(ckpt))
+
+
 def fresh_backbone(like: EEGSSM) -> EEGSSM:
     """A backbone of the same sizes with random weights from torch's global generator."""
     return EEGSSM(like.config, type(like.activation)).eval()
 
 
 def save(folder: str | os.PathLike[str], model: Classifier, contract: Contract, *, card: str) -> None:
-    """Write an export folder, which appears when it is complete."""
-    final = Path(folder)
-    partial = final.with_name(final.name + PARTIAL_SUFFIX)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Write an export folder; an interrupted one holds no weights."""
     activation = type(model.backbone.activation)
     config = {
         "model_type": MODEL_TYPE,
@@ -129,12 +129,7 @@ def save(folder: str | os.PathLike[str], model: Classifier, contract: Contract, 
         "head": dataclasses.asdict(model.head.config),
         "preparation": contract.preparation,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
-    (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(card, encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    publish(partial, final)
+    write_model(Path(folder), model.state_dict(), config, card)
 
 
 def load(source: str | os.PathLike[str]) -> tuple[Classifier, Contract]:

@@ -1,11 +1,15 @@
 """codebrain-embed: features of every window of recordings or stores, with their times (NPZ).
 
 codebrain-embed RECORDING|STORE [...] --ckpt RUN --output features.npz
+
+Recordings are prepared as the windows were that the model was trained on: its config.json says how.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +25,12 @@ from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
 from data_prep.clean import CleanConfig
+from data_prep.inherit import departures, training_flags
 from data_prep.montage import MontageConfig
 from data_prep.read import Unit
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
-from finetune.classifier import backbone_features, contract_of, freeze, load_backbone
+from finetune.classifier import backbone_features, contract_of, freeze, load_backbone, record_of
 from finetune.predict import Outputs
 from finetune.recordings import Prepared, prepared, recipe_for
 
@@ -35,7 +40,11 @@ _LARGEST = 8 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """What is read, by which model, and where the features go."""
+    """What is read, by which model, and where the features go.
+
+    Unit, window length, reference and filters are those of the model's training where it recorded them (every stage-2
+    run does); the defaults that stand here hold where it did not.
+    """
 
     sources: list[str]
     """Recordings that MNE reads, or stores of codebrain-prep."""
@@ -46,19 +55,19 @@ class EmbedConfig:
     features: Literal["window", "patch"] = "window"
     """`window`: mean over the channels and patches of a window (n, D); `patch`: those of every patch (n, C, P, D)."""
     window_seconds: float = 30.0
-    """Length of the windows that recordings are cut into: what the model sees at a time. This, the channels and the
-    filters are for pre-trained models; a fine-tuned one prepares recordings as those that it was trained on."""
-    unit: Unit | None = None
-    """Unit of the numbers in recordings; null believes their headers, or takes what the training recordings were
-    taken for."""
+    """Length of the windows that recordings are cut into: what the model sees at a time; the model's own where it
+    recorded it."""
+    unit: Unit = "auto"
+    """Unit of the numbers in recordings; `auto` believes their headers. The model's own where it recorded it."""
     channels: MontageConfig = field(default_factory=MontageConfig)
-    """Which channels of recordings are used; by default every scalp electrode."""
+    """Which channels of recordings are used; by default every scalp electrode. A fine-tuned model brings its own. The
+    reference is the model's where it recorded it."""
     clean: CleanConfig = field(default_factory=CleanConfig)
-    """Filters for recordings, best those of the stores that the model was trained on."""
+    """Filters for recordings, the model's own where it recorded them."""
     batch_size: int = 32
     """Windows at a time."""
-    device: str = "cpu"
-    """Where the model runs: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where the model runs: cpu, cuda, ...; `auto` takes a GPU where there is one."""
 
 
 def main() -> None:
@@ -68,9 +77,9 @@ def main() -> None:
 
 def run_command(argv: list[str] | None = None) -> int:
     """Do what the command line asks; 0, or 2 if a recording could not be used."""
-    config = parse(
-        EmbedConfig, argv, prog="codebrain-embed", description=(__doc__ or "").splitlines()[0], positional=["sources"]
-    )
+    said = (__doc__ or "").splitlines()[0]
+    read = partial(parse, EmbedConfig, argv, prog="codebrain-embed", description=said, positional=["sources"])
+    config = read()
     output = Path(config.output)
     if output.suffix != ".npz":
         raise ValueError(f"--output {output} must end in .npz")
@@ -78,6 +87,11 @@ def run_command(argv: list[str] | None = None) -> int:
         raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
     device = find_device(config.device)
     backbone = load_backbone(config.ckpt, BackboneConfig()).to(device)
+    if contract_of(config.ckpt) is None and not _are_stores(config.sources):
+        trained = training_flags(record_of(config.ckpt))
+        config = read(defaults=trained)
+        for line in departures(config, trained, config.ckpt, "features"):
+            print(line, file=sys.stderr)
     with _windows(config, float(backbone.config.patch_size)) as (stores, found):
         dataset = WindowDataset(stores)
         _check_size(dataset, config, backbone.config)
@@ -105,21 +119,26 @@ def embed(backbone: EEGSSM, dataset: WindowDataset, config: EmbedConfig, device:
         return Outputs.of(eval_batches(dataset, config.batch_size), compute, device)
 
 
+def _are_stores(sources: Sequence[str]) -> bool:
+    """Whether stores were given, and no recordings; ValueError for some of both."""
+    found = [(Path(source) / "store.json").exists() for source in sources]
+    if any(found) and not all(found):
+        raise ValueError("recordings and stores cannot be embedded together: give the ones or the others")
+    return all(found)
+
+
 @contextmanager
 def _windows(config: EmbedConfig, sfreq: float) -> Iterator[tuple[list[Store], Prepared | None]]:
     """The stores that were given, or one of the recordings that were."""
-    are_stores = [(Path(source) / "store.json").exists() for source in config.sources]
-    if all(are_stores):
+    if _are_stores(config.sources):
         yield [Store.open(source).require(sfreq=sfreq) for source in config.sources], None
         return
-    if any(are_stores):
-        raise ValueError("recordings and stores cannot be embedded together: give the ones or the others")
     contract = contract_of(config.ckpt)
     if contract is None:
         recipe = _recipe(config, sfreq)
     else:
         _check_unset(config)
-        recipe = recipe_for(contract, config.unit)
+        recipe = recipe_for(contract, None if config.unit == "auto" else config.unit)
     with prepared(config.sources, recipe) as found:
         yield [found.store], found
 
@@ -128,7 +147,7 @@ def _recipe(config: EmbedConfig, sfreq: float) -> Recipe:
     """Windows over whole recordings, whatever is in them."""
     everything = WindowConfig(seconds=config.window_seconds, min_recording=0.0, drop_first=0.0, drop_last=0.0)
     return Recipe(
-        unit=config.unit or "auto",
+        unit=config.unit,
         channels=config.channels,
         clean=replace(config.clean, sfreq=sfreq),
         windows=replace(everything, keep_edges=True, max_uv=None, min_swing_uv=None),

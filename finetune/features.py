@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.signal import resample_poly
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from codebrain.backbone import BackboneConfig
@@ -24,8 +24,11 @@ from finetune.classifier import backbone_features, freeze, load_backbone
 _EEG_UV = (0.2, 1000.0)
 """Smallest and largest median standard deviation of windows that can be EEG in microvolts."""
 
+_OTHER_UNIT = 1e5
+"""Factor between the amplitudes of two sets of windows that are not in the same unit."""
 
-class CodeBrainFeatures(TransformerMixin, BaseEstimator):
+
+class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Windows of EEG to features of a frozen backbone.
 
     Parameters
@@ -42,7 +45,7 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
     batch_size : int
         Windows at a time.
     device : str
-        Where the model runs.
+        Where the model runs; `auto` takes a GPU where there is one.
 
     Examples
     --------
@@ -59,7 +62,7 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
         ch_names: Sequence[str] | None = None,
         pooling: Literal["window", "channel", "patch"] = "window",
         batch_size: int = 64,
-        device: str = "cpu",
+        device: str = "auto",
     ) -> None:
         self.ckpt = ckpt
         self.sfreq = sfreq
@@ -87,6 +90,13 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
             raise ValueError(f"pooling {self.pooling!r} is unknown; allowed are window, channel and patch")
         device = find_device(self.device)
         windows = self._checked(X)
+        self.amplitude_uv_ = float(np.median(windows.std(axis=-1)))
+        low, high = _EEG_UV
+        if not low <= self.amplitude_uv_ <= high:
+            raise ValueError(
+                f"the windows' median standard deviation is {self.amplitude_uv_:.3g}, which EEG in microvolts cannot "
+                f"have ({low:g} to {high:g}). MNE gives volts: multiply by 1e6"
+            )
         self.n_chans_, self.n_times_ = windows.shape[1:]
         self.backbone_ = load_backbone(self.ckpt, BackboneConfig()).to(device)
         freeze(self.backbone_)
@@ -94,6 +104,7 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
         if self._resampled(windows[:1]).shape[-1] < shortest:
             seconds = self.n_times_ / self.sfreq
             raise ValueError(f"windows of {seconds:g} s are shorter than a patch of {shortest} samples")
+        self._n_features_out = self._features(windows[:1]).shape[1]  # names get_feature_names_out
         return self
 
     def transform(self, X: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -102,7 +113,7 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            The windows have another shape than those of `fit`, or amplitudes that EEG in microvolts cannot have.
+            The windows have another shape than those of `fit`, or are in another unit.
         """
         check_is_fitted(self)
         windows = self._checked(X)
@@ -110,6 +121,13 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"windows have {windows.shape[1]} channels x {windows.shape[2]} samples; those of fit had "
                 f"{self.n_chans_} x {self.n_times_}"
+            )
+        amplitude = float(np.median(windows.std(axis=-1)))
+        # A disconnected amplifier is no mistake of the user's, a million times less than at first is.
+        if amplitude and not 1 / _OTHER_UNIT < amplitude / self.amplitude_uv_ < _OTHER_UNIT:
+            raise ValueError(
+                f"the windows' median standard deviation is {amplitude:.3g}, that of the windows of fit was "
+                f"{self.amplitude_uv_:.3g} microvolts: give both in microvolts"
             )
         parts = [
             self._features(windows[first : first + self.batch_size])
@@ -128,7 +146,10 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
     def _resampled(self, windows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """At the model's rate, at which a patch is one second."""
         ratio = Fraction(self.backbone_.config.patch_size / self.sfreq).limit_denominator(10_000)
-        return windows if ratio == 1 else resample_poly(windows, ratio.numerator, ratio.denominator, axis=-1)
+        if ratio == 1:
+            return windows
+        # Beyond a window's ends its trend goes on: zeros there would bend its first and last samples towards them.
+        return resample_poly(windows, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
 
     def _checked(self, X: npt.ArrayLike) -> npt.NDArray[np.floating]:
         windows = np.asarray(X)
@@ -140,12 +161,6 @@ class CodeBrainFeatures(TransformerMixin, BaseEstimator):
                 raise ValueError(f"{len(self.ch_names)} ch_names for windows of {windows.shape[1]} channels")
         if not np.isfinite(windows).all():
             raise ValueError("windows hold values that are no numbers")
-        amplitude, (low, high) = float(np.median(windows.std(axis=-1))), _EEG_UV
-        if not low <= amplitude <= high:
-            raise ValueError(
-                f"the windows' median standard deviation is {amplitude:.3g}, which EEG in microvolts cannot have "
-                f"({low:g} to {high:g}). MNE gives volts: multiply by 1e6"
-            )
         return windows
 
     def __sklearn_tags__(self) -> Any:

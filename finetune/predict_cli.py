@@ -44,8 +44,8 @@ class PredictConfig:
     """Unit of the numbers in the files; null takes what the training recordings were taken for."""
     batch_size: int = 32
     """Windows, or sequences of windows, at a time."""
-    device: str = "cpu"
-    """Where the model runs: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where the model runs: cpu, cuda, ...; `auto` takes a GPU where there is one."""
 
 
 def main() -> None:

@@ -21,15 +21,16 @@ from codebrain.config import command, parse
 from codebrain.data.subjects import SplitConfig
 from codebrain.data.windows import Batch, WindowDataset
 from codebrain.model import MaskedTokenModel
+from codebrain.model_card import FIGURES
 from codebrain.patches import patchify, to_model_units
 from codebrain.training import figures, launch
 from codebrain.training.launch import LoopConfig, Run
-from codebrain.training.loop import fit
+from codebrain.training.loop import FitResult, fit
 from codebrain.training.optim import OptimConfig, parameter_groups
 from codebrain.training.sampling import eval_batches
 from tokenizer import DualTokenizer
 from tokenizer.cache import ensure_codes, fingerprint, require_writable
-from tokenizer.corpus import open_corpus
+from tokenizer.corpus import open_corpus, preparations
 from tokenizer.quality import BANDS_HZ
 
 
@@ -128,6 +129,7 @@ def main() -> int:
     )
     tally = task.validated or task.tally(model)
     if run.is_main:
+        model.record = task.record(train, result)
         model.save_pretrained(run.export)
         figures.curves(run.path, _PANELS)
         figures.accuracy_by_electrode(run.path, tally.electrodes.names, *tally.electrodes.accuracy())
@@ -224,6 +226,17 @@ class Stage2:
             for part in (tally.t, tally.f, tally.electrodes, tally.bands):
                 part.sums = self.run.accelerator.reduce(part.sums, reduction="sum")
         return tally
+
+    def record(self, train: WindowDataset, result: FitResult) -> dict[str, Any]:
+        """What the model says of this run."""
+        return {
+            "steps": result.final_step,
+            "windows": len(train),
+            "subjects": len(train.subject_names),
+            "held_out_subjects": len(self.valid.subject_names),
+            "held_out": {name: result.last[f"valid/{name}"] for name in FIGURES},
+            "stores": preparations(train.stores),
+        }
 
     def _predictions(self, model: nn.Module) -> Any:
         loop, generator = self.config.loop, torch.Generator()

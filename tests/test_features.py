@@ -5,14 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy.signal import resample_poly
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from codebrain.model import CodeBrain
-from finetune import CodeBrainFeatures
+from finetune import CodeBrainFeatures, features
 from finetune.classifier import backbone_features
 
 SIZES = {"num_res_layers": 1, "res_channels": 8, "skip_channels": 8, "out_channels": 8}
@@ -58,7 +57,7 @@ def test_it_can_be_cloned_pickled_and_asked_for_its_parameters(ckpt):
     features = CodeBrainFeatures(ckpt, sfreq=250, ch_names=["Fz", "Cz", "Pz"], pooling="channel", batch_size=5)
     parameters = {
         "ckpt": ckpt, "sfreq": 250, "ch_names": ["Fz", "Cz", "Pz"], "pooling": "channel", "batch_size": 5,
-        "device": "cpu",
+        "device": "auto",
     }  # fmt: skip
     assert clone(features).get_params() == features.get_params() == parameters
     x, _ = make_windows(4, sfreq=250)
@@ -66,10 +65,20 @@ def test_it_can_be_cloned_pickled_and_asked_for_its_parameters(ckpt):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).transform(x), fitted.transform(x))
 
 
-def test_windows_of_another_rate_are_resampled(ckpt):
-    x, _ = make_windows(4, sfreq=250)
-    expected = CodeBrainFeatures(ckpt).fit_transform(resample_poly(x, 4, 5, axis=-1))
-    np.testing.assert_allclose(CodeBrainFeatures(ckpt, sfreq=250).fit_transform(x), expected, atol=1e-5)
+def test_windows_of_another_rate_are_resampled_to_their_very_ends(ckpt, monkeypatch):
+    """Slow waves on an offset, as without a high-pass: the model must see them as if recorded at its own rate."""
+
+    def waves(sfreq):
+        time = np.arange(int(2 * sfreq)) / sfreq
+        return np.stack([30 + 20 * np.sin(2 * np.pi * f * time + f) for f in (0.7, 3, 11)])[None]
+
+    seen = []
+    monkeypatch.setattr(
+        features, "backbone_features", lambda backbone, x: (seen.append(x), backbone_features(backbone, x))[1]
+    )
+    for sfreq in (250, 512, 1000):
+        CodeBrainFeatures(ckpt, sfreq=sfreq).fit(waves(sfreq))
+        np.testing.assert_allclose(seen[-1].numpy(), waves(200), atol=0.3)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +103,19 @@ def test_windows_of_another_shape_than_those_of_fit_are_refused(ckpt):
     x, _ = make_windows()
     with pytest.raises(ValueError, match="2 channels x 400 samples; those of fit had 3 x 400"):
         CodeBrainFeatures(ckpt).fit(x).transform(x[:, :2])
+
+
+def test_what_comes_later_may_be_flat_and_not_in_another_unit(ckpt):
+    x, _ = make_windows(4)
+    fitted = CodeBrainFeatures(ckpt).fit(x)
+    assert np.isfinite(fitted.transform(np.zeros_like(x[:1]))).all(), "one disconnected window is no mistake"
+    with pytest.raises(ValueError, match="give both in microvolts"):
+        fitted.transform(x * 1e-6)
+
+
+def test_the_columns_have_names(ckpt):
+    x, _ = make_windows(4)
+    fitted = CodeBrainFeatures(ckpt, pooling="channel").fit(x)
+    names = fitted.get_feature_names_out()
+    assert len(names) == fitted.transform(x).shape[1]
+    assert names[0] == "codebrainfeatures0"

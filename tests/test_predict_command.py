@@ -209,6 +209,30 @@ def test_features_of_a_recording_have_times_and_names(recording, tmp_path):
     assert set(pooled["recording"]) == {str(recording)}
 
 
+def test_a_recording_is_embedded_as_the_training_windows_were_prepared(recording, tmp_path, capsys):
+    torch.manual_seed(0)
+    backbone = CodeBrain(**SIZES)
+    backbone.save_pretrained(tmp_path / "silent")
+    clean = {"sfreq": 200.0, "l_freq": 1.0, "h_freq": 40.0, "notch": None, "order": "resample_first"}
+    preparation = {**to_dict(Recipe()), "clean": clean, "channels": to_dict(MontageConfig(reference="average"))}
+    backbone.record = {"stores": [{"windows": 9, "window_seconds": 4.0, "preparation": preparation}]}
+    backbone.save_pretrained(tmp_path / "telling")
+    found = embed(tmp_path, recording, "--ckpt", tmp_path / "telling")
+    assert found["start"].tolist() == [0, 4, 8]
+    assert "WARNING" not in capsys.readouterr().err
+    flags = (
+        *("--window_seconds", "4", "--channels.reference", "average"),
+        *("--clean.l_freq", "1", "--clean.h_freq", "40", "--clean.notch", "null"),
+    )
+    same = embed(tmp_path, recording, "--ckpt", tmp_path / "silent", *flags)
+    np.testing.assert_array_equal(found["features"], same["features"])
+    assert "does not say how its training windows were prepared" in capsys.readouterr().err
+    other = embed(tmp_path, recording, "--ckpt", tmp_path / "telling", "--clean.l_freq", "2")
+    assert np.abs(other["features"] - found["features"]).max() > 1e-3
+    warned = f"WARNING: --clean.l_freq 2.0, but {tmp_path / 'telling'} was trained with 1.0: its features will differ."
+    assert capsys.readouterr().err.splitlines() == [warned]
+
+
 def test_a_fine_tuned_model_embeds_as_it_was_prepared(model, recording, tmp_path):
     assert embed(tmp_path, recording, "--ckpt", model)["features"].shape == (6, 8)
     with pytest.raises(ValueError, match="brings its preparation: leave --window_seconds, --clean out"):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from codebrain.backbone import BackboneConfig
 from codebrain.data.format import Store, publish
 from codebrain.data.windows import Batch, Request, WindowDataset
-from codebrain.model import MaskedTokenModel
+from codebrain.model import CodeBrain, MaskedTokenModel
 from codebrain.patches import to_model_units
 from codebrain.training import launch
 from codebrain.training.launch import LoopConfig, Run
@@ -311,6 +311,12 @@ def test_stores_and_tokenizer_may_move_but_not_change(tokenizer: DualTokenizer, 
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     first = launched("--data", str(store.path), "--tokenizer", str(tmp_path / "tokenizer"))
     assert first.returncode == 0, first.stderr
+    told = CodeBrain.from_pretrained(tmp_path / "run").record
+    assert {name: told[name] for name in ("steps", "windows", "subjects", "held_out_subjects")} == {
+        **{"steps": 3, "windows": 24, "subjects": 2, "held_out_subjects": 1}
+    }
+    assert told["stores"] == [{"windows": 36, "window_seconds": 4.0, "preparation": store.info.preparation}]
+    assert "Trained for 3 steps on 24 windows of 2 subjects" in (tmp_path / "run/export/README.md").read_text()
     weights = load_file(tmp_path / "run/export/model.safetensors")
     for gone in ("summary.json", "export", "checkpoints/step-00000003"):
         path = tmp_path / "run" / gone

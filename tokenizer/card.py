@@ -1,9 +1,10 @@
 """The README.md that lies beside a saved tokenizer: what it is, how to use it, and what its run measured."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from codebrain.model_card import prepared, trained
 
 FIGURES = {
     "codes_in_use_t": "temporal codes in use",
@@ -15,9 +16,6 @@ FIGURES = {
     "phase_cosine": "cosine of the phase error, weighted by amplitude",
 }
 """Validation figures worth a line, and what they are called."""
-
-PREPARATION = ("unit", "channels", "clean", "windows")
-"""Constants of a store's preparation that the signal depends on; config.json has them all."""
 
 
 def model_card(config: Any, n_parameters: int, record: Mapping[str, Any]) -> str:
@@ -52,40 +50,11 @@ codes_t, codes_f = tokenizer.encode(x_uv, ch_names)  # x_uv (windows, channels, 
 restored = tokenizer.decode((codes_t, codes_f), ch_names)  # codes: (windows, channels, patches)
 ```
 
-{_measured(record)}
-{_prepared(record)}
+{trained(record, FIGURES)}
+{prepared(record, "Codes depend")}
 | argument | value |
 |---|---|
 {sizes}
 
 Trained without labels; codes have no clinical meaning by themselves. Research software: not a medical device.
 """
-
-
-def _measured(record: Mapping[str, Any]) -> str:
-    if "held_out" not in record:
-        return ""
-    rows = "\n".join(
-        f"| {title} | {record['held_out'][name]:{'.1%' if name.startswith('codes_in_use') else '.4g'}} |"
-        for name, title in FIGURES.items()
-        if name in record["held_out"]
-    )
-    return f"""Trained for {record["steps"]} steps on {record["windows"]} windows of {record["subjects"]} subjects. On
-windows of {record["held_out_subjects"]} subjects that it did not see:
-
-| figure | value |
-|---|---|
-{rows}
-"""
-
-
-def _prepared(record: Mapping[str, Any]) -> str:
-    lines = []
-    for store in record.get("stores", ()):
-        shown = {name: value for name, value in store["preparation"].items() if name in PREPARATION}
-        lines.append(f"- {store['windows']} windows of {store['window_seconds']:g} s, `{json.dumps(shown)}`")
-    if not lines:
-        return ""
-    return "\n".join(
-        ["Codes depend on filters and on the length of the window. The stores it was trained on:", "", *lines, ""]
-    )

@@ -7,11 +7,11 @@ The recording is prepared as the windows were that the tokenizer was trained on:
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ from codebrain.patches import patchify
 from data_prep.clean import Chain, CleanConfig
 from data_prep.corpora import Source
 from data_prep.cut import FileCutter, open_recording
+from data_prep.inherit import departures, training_flags
 from data_prep.montage import MontageConfig
 from data_prep.read import Readable, Unit, UnusableError
-from data_prep.recipe import Recipe, recipe_of
+from data_prep.recipe import Recipe
 from data_prep.windows import WindowPlan
 from tokenizer.cache import fingerprint
 from tokenizer.model import DualTokenizer
@@ -61,8 +62,8 @@ class TokenizeConfig:
     recorded it."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """Filters, the tokenizer's own where it recorded them; the sampling rate always is."""
-    device: str = "cpu"
-    """Where the tokenizer runs: cpu, cuda, ..."""
+    device: str = "auto"
+    """Where the tokenizer runs: cpu, cuda, ...; `auto` takes a GPU where there is one."""
 
 
 def main() -> None:
@@ -88,7 +89,7 @@ def run_command(argv: list[str] | None = None) -> int:
     tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(device)
     trained = training_flags(tokenizer.record)
     config = read_flags(defaults=trained)
-    for line in compare(config, trained, config.tokenizer):
+    for line in departures(config, trained, config.tokenizer, "codes"):
         print(line, file=sys.stderr)
     try:
         codes, ch_names, notes = tokenize(config, tokenizer)
@@ -108,42 +109,6 @@ def run_command(argv: list[str] | None = None) -> int:
     sequences.write(output)
     print("; ".join([f"{output}: {codes.t.shape[0]} channels x {codes.t.shape[1]} patches", *notes]))
     return 0
-
-
-def training_flags(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags that prepare a recording as most windows of a tokenizer's training were; none if it does not say how.
-
-    Raises
-    ------
-    ValueError
-        They were prepared by another version, in a way that this one cannot repeat.
-    """
-    store: Mapping[str, Any] = next(iter(record.get("stores", [])), {})
-    if not store.get("preparation"):
-        return {}
-    recipe = recipe_of(store["preparation"])
-    filters = {f"clean.{name}": value for name, value in dataclasses.asdict(recipe.clean).items() if name != "sfreq"}
-    return {
-        "unit": recipe.unit,
-        "window_seconds": store["window_seconds"],
-        "channels.reference": recipe.channels.reference,
-        **filters,
-    }
-
-
-def compare(config: TokenizeConfig, trained: Mapping[str, Any], tokenizer: str) -> list[str]:
-    """What a user must know of a preparation that is not, or may not be, that of the tokenizer's training."""
-    if not trained:
-        return [
-            f"WARNING: {tokenizer} does not say how its training windows were prepared. Filters and window length are "
-            "this command's own; give those of the training (--clean, --window_seconds), or the codes mean little."
-        ]
-    given = {**dataclasses.asdict(config), **_flat("clean", config.clean), **_flat("channels", config.channels)}
-    return [
-        f"WARNING: --{name} {given[name]}, but {tokenizer} was trained with {value}: its codes will differ."
-        for name, value in trained.items()
-        if given[name] != value
-    ]
 
 
 def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, tuple[str, ...], list[str]]:
@@ -174,7 +139,7 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     assert opened.plan.length is not None, "windows of a whole recording have lengths of their own"
     for start, length in zip(opened.plan.start.tolist(), opened.plan.length.tolist(), strict=True):
         x_uv = torch.from_numpy(opened.chain.clean(read, start, start + length)).float()[None]
-        parts.append(tokenizer.encode(x_uv.to(config.device), montage.ch_names))
+        parts.append(tokenizer.encode(x_uv.to(next(tokenizer.parameters()).device), montage.ch_names))
         flat.append(_flat_patches(x_uv, sizes.patch_size))
     whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
     notes = [recording.note, montage.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
@@ -201,10 +166,6 @@ def _require_recording(path: Path) -> None:
         raise FileNotFoundError(f"{path}: no such recording")
     if path.is_dir() and not path.suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
         raise ValueError(f"{path} is a folder: give one recording in it, and call again for the next")
-
-
-def _flat(name: str, part: Any) -> dict[str, Any]:
-    return {f"{name}.{key}": value for key, value in dataclasses.asdict(part).items()}
 
 
 def _flat_patches(x_uv: Tensor, patch_size: int) -> Tensor:
