@@ -25,6 +25,7 @@ def test_a_recipe_is_the_papers_fine_tuning(name) -> None:
     training, optim = config.training, config.optim
     assert (training.epochs, training.batch_size, training.patience, len(config.seeds)) == (50, 64, 0, 5)
     assert (optim.lr, optim.min_lr, optim.weight_decay, optim.grad_clip) == (1e-4, 1e-6, 5e-4, 5.0)
+    assert optim.betas == (0.9, 0.999), "torch's default: the released fine-tuning gives none"
     assert (training.dropout, training.label_smoothing, training.class_weights) == (0.1, 0.1, "none")
     if name.startswith("isruc"):
         assert (config.head, training.sequence_length, training.hidden) == ("sequence", 20, 512)
