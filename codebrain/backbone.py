@@ -32,6 +32,12 @@ POSITIVE_SIZES = (
 )
 """Sizes of which there must be at least one."""
 
+SPECTRAL_GAIN = 100.0
+"""Factor on the first weights of the spectrum's projection. A rhythm of ten microvolts has an amplitude of a twentieth
+in these units (|rfft| / L of microvolts / 100) and a broad band far less, while what the filters make of the waveform is
+of order one: drawn as usual, the projection gives a hundredth of that, and training hardly finds the spectrum. Weights
+that are loaded replace the first ones."""
+
 WHOLE_NUMBERS = (*POSITIVE_SIZES, "s4_lmax", "proj_padding", "swa_window_size")
 """Sizes that are counts."""
 
@@ -199,6 +205,8 @@ class PatchEmbedding(nn.Module):
             nn.GELU(),
         )
         self.spectral = nn.Linear(config.patch_size // 2 + 1, config.emb_dim)
+        with torch.no_grad():
+            self.spectral.weight.mul_(SPECTRAL_GAIN)
         self.spectral_dropout = nn.Dropout(config.spectral_dropout)
         rows, columns = config.pos_kernel
         self.positional = nn.Conv2d(

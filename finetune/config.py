@@ -36,7 +36,7 @@ class TrainingConfig:
     process and two (with a batch of two parts or more) give the same result."""
     head_lr: float = 5e-4
     """Peak learning rate of the head; the backbone's is `optim.lr`. That of a `linear` head, which sums over all
-    patches, is divided by the square root of their number."""
+    patches, and of a `channel` head is divided by the square root of the number of patches or channels."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from one layer to the one below it; 1 gives all layers the same rate."""
     dropout: float = 0.1
@@ -92,9 +92,9 @@ class FinetuneConfig:
     """`full` trains everything; `probe` the head only, on features of the frozen backbone; `probe_then_full` one after
     the other."""
     head: HeadKind = "mlp"
-    """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `mean`: one layer on their
-    mean; `attention`: one layer on a learnt weighted mean; `sequence`: a transformer over consecutive windows, for
-    sleep."""
+    """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `channel`: one layer on the
+    mean over each channel's patches; `mean`: one layer on the mean over all patches; `attention`: one layer on a learnt
+    weighted mean; `sequence`: a transformer over consecutive windows, for sleep."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """One model is trained per seed (weights, order of the data, dropout); the report has their mean and spread."""
     baseline: list[Baseline] = field(default_factory=lambda: ["band_power"])

@@ -7,6 +7,7 @@ a sequence head, K outputs.
 |-------------|-----------------------------------------|---------|-------------------------------------------------|
 | `mlp`       | every feature of every patch, in place  | fixed   | the paper's three: C * P * D -> 4 * D -> D -> K |
 | `linear`    | every feature of every patch, in place  | fixed   | one: C * P * D -> K                             |
+| `channel`   | the mean feature of each channel        | fixed   | one: C * D -> K, any length of window           |
 | `mean`      | the mean feature of all patches         | any     | one: D -> K                                     |
 | `attention` | a weighted mean, the weights learnt     | any     | one that weighs patches, one: D -> K            |
 | `sequence`  | every feature of up to L windows in row | fixed   | C * P * D -> H, a transformer layer, H -> K     |
@@ -22,7 +23,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-HeadKind = Literal["mlp", "linear", "mean", "attention", "sequence"]
+HeadKind = Literal["mlp", "linear", "channel", "mean", "attention", "sequence"]
 
 _DEAD = 1e-3
 """Share of the usual spread below which an input counts as one that does not move."""
@@ -36,10 +37,11 @@ class HeadConfig:
     """Shape of a head, all of it: what is needed to build it again."""
 
     kind: HeadKind = "mlp"
-    """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `mean`: one layer on the mean
-    over patches; `attention`: one layer on a learnt weighted mean; `sequence`: neighbouring windows together."""
+    """`mlp`: the paper's three layers on all patches; `linear`: one layer on all patches; `channel`: one layer on the
+    mean over each channel's patches; `mean`: one layer on the mean over all patches; `attention`: one layer on a learnt
+    weighted mean; `sequence`: neighbouring windows together."""
     n_chans: int
-    """Channels of a window. `mlp`, `linear` and `sequence` are bound to it."""
+    """Channels of a window. `mlp`, `linear`, `channel` and `sequence` are bound to it."""
     n_patches: int
     """Patches per channel. `mlp`, `linear` and `sequence` are bound to it."""
     width: int
@@ -72,33 +74,46 @@ class HeadConfig:
 
     @property
     def any_montage(self) -> bool:
-        """Whether the head takes any number of channels and patches."""
+        """Whether the head takes any number of channels."""
         return self.kind in ("mean", "attention")
+
+    @property
+    def any_length(self) -> bool:
+        """Whether the head takes any number of patches per channel."""
+        return self.any_montage or self.kind == "channel"
 
     @property
     def n_inputs(self) -> int:
         """Inputs of the classifier, after pooling or flattening."""
-        return self.width if self.any_montage else self.n_chans * self.n_patches * self.width
+        return self._n_parts * self.width
 
     @property
     def rate(self) -> float:
         """Factor on the learning rate.
 
-        `linear` sums over all patches at once: at the rate of a head that sees their mean it fits the training windows
-        within an epoch. Below 1 by the square root of their number, it learns as gradually whatever the montage.
+        `linear` and `channel` sum over many patches or channels at once: at the rate of a head that sees their mean
+        they fit the training windows within an epoch. Below 1 by the square root of their number, they learn as
+        gradually whatever the montage.
         """
-        return (self.n_chans * self.n_patches) ** -0.5 if self.kind == "linear" else 1.0
+        return self._n_parts**-0.5 if self.kind in ("linear", "channel") else 1.0
+
+    @property
+    def _n_parts(self) -> int:
+        """Patches, channels or means that the classifier sees side by side."""
+        return (1 if self.any_montage else self.n_chans) * (1 if self.any_length else self.n_patches)
 
     def check(self, shape: torch.Size) -> None:
         """Raise ValueError unless the head takes features of this shape (..., C, P, D)."""
         n_chans, n_patches, width = shape[-3:]
         if width != self.width:
             raise ValueError(f"the head takes features of width {self.width}, the backbone gives {width}")
-        if not self.any_montage and (n_chans, n_patches) != (self.n_chans, self.n_patches):
+        fits = (self.any_montage or n_chans == self.n_chans) and (self.any_length or n_patches == self.n_patches)
+        if not fits:
+            size = f"{self.n_chans} channels" + ("" if self.any_length else f" x {self.n_patches} patches")
             raise ValueError(
-                f"this `{self.kind}` head is bound to windows of {self.n_chans} channels x {self.n_patches} patches, "
-                f"these have {n_chans} x {n_patches}. Give it windows of the montage it was trained on, or train one "
-                "with `--head mean` or `--head attention`, which take any."
+                f"this `{self.kind}` head is bound to windows of {size}, these have {n_chans} x {n_patches}. Give it "
+                "windows of the montage it was trained on, or train one with `--head mean` or `--head attention`, "
+                "which take any."
             )
 
 
@@ -156,17 +171,22 @@ class Head(nn.Module):
 def shrink(kind: HeadKind) -> Callable[[Tensor], Tensor]:
     """What may be done to features (B, C, P, D) before they are kept for such a head, which answers to both alike.
 
-    The mean of a mean is the mean: 200 numbers of a window instead of thousands.
+    The mean of a mean is the mean: hundreds of numbers of a window instead of thousands.
     """
-    return (lambda features: features.mean(dim=(1, 2), keepdim=True)) if kind == "mean" else (lambda features: features)
+    axes = {"mean": (1, 2), "channel": (2,)}.get(kind)
+    return (lambda features: features.mean(dim=axes, keepdim=True)) if axes else (lambda features: features)
 
 
 class MeanPool(nn.Module):
-    """Mean over channels and patches: (B, C, P, D) to (B, D)."""
+    """Mean over channels and patches, (B, C, P, D) to (B, D), or over patches alone, to (B, C * D)."""
+
+    def __init__(self, *, of_each_channel: bool) -> None:
+        super().__init__()
+        self.of_each_channel = of_each_channel
 
     def forward(self, features: Tensor) -> Tensor:
         """Pool."""
-        return features.mean(dim=(1, 2))
+        return features.mean(dim=2).flatten(1) if self.of_each_channel else features.mean(dim=(1, 2))
 
 
 class AttentionPool(nn.Module):
@@ -197,8 +217,8 @@ class AttentionPool(nn.Module):
 
 
 def _pool(config: HeadConfig) -> nn.Module:
-    if config.kind == "mean":
-        return MeanPool()
+    if config.kind in ("mean", "channel"):
+        return MeanPool(of_each_channel=config.kind == "channel")
     if config.kind == "attention":
         return AttentionPool(config.width, config.n_queries)
     return nn.Flatten(-3)

@@ -16,7 +16,7 @@ def make_head(kind, n_outputs=2, **options) -> Head:
     return Head(HeadConfig(kind=kind, n_outputs=n_outputs, **(SIZES | options))).eval()
 
 
-@pytest.mark.parametrize("kind", ["mlp", "linear", "mean", "attention"])
+@pytest.mark.parametrize("kind", ["mlp", "linear", "channel", "mean", "attention"])
 def test_a_batch_of_one_is_a_batch(kind):
     assert make_head(kind)(torch.randn(1, 5, 3, 8)).shape == (1, 2)
 
@@ -160,9 +160,23 @@ def test_features_of_any_size_reach_the_classifier_alike():
 
 def test_what_is_kept_for_a_head_gives_the_same_answers():
     features = torch.randn(4, 3, 2, 8)
-    for kind in ("mean", "attention", "linear", "mlp"):
+    for kind in ("mean", "channel", "attention", "linear", "mlp"):
         head = Head(HeadConfig(kind=kind, n_chans=3, n_patches=2, width=8, n_outputs=2)).eval()
         for parameter in head.parameters():
             torch.nn.init.normal_(parameter)
         torch.testing.assert_close(head(shrink(kind)(features)), head(features))
     assert shrink("mean")(features).shape == (4, 1, 1, 8)
+    assert shrink("channel")(features).shape == (4, 3, 1, 8)
+
+
+def test_channel_is_one_layer_on_the_means_of_the_channels_whatever_the_length():
+    head = make_head("channel")
+    torch.nn.init.normal_(head.classify[1].weight)
+    assert head.classify[1].weight.shape == (2, 5 * 8)
+    for n_patches in (3, 7):
+        features = torch.randn(4, 5, n_patches, 8)
+        expected = features.mean(2).reshape(4, 40) @ head.classify[1].weight.T + head.classify[1].bias
+        torch.testing.assert_close(head(features), expected)
+    with pytest.raises(ValueError, match=r"bound to windows of 5 channels, these have 4 x 3"):
+        head(torch.randn(1, 4, 3, 8))
+    assert head.config.rate == pytest.approx(5**-0.5)
