@@ -355,24 +355,47 @@ def test_channels_stand_in_the_documented_order(name) -> None:
     assert list(DATA_SETS[name].about.channels) == CHANNELS[name].split()
 
 
-@pytest.mark.parametrize(("set_name", "variable"), [("Training", "epo_train"), ("Test", "epo_test")])
-def test_channels_of_bcic2020_are_what_its_files_call_them(set_name, variable, disk, tmp_path, prepared) -> None:
+def rewrite_bcic2020(folder: Path, change) -> None:
+    """Change trials (n, C, T) and names of channels in a training and in a test file of subject 1."""
+    path = folder / "Training set" / "Data_Sample01.mat"
+    (epochs,) = load_mat(path, "epo_train")
+    x, names = change(epochs.x.transpose(2, 1, 0), list(epochs.clab))
+    content = {"x": x.transpose(2, 1, 0), "y": epochs.y, **({"clab": np.array(names, dtype=object)} if names else {})}
+    scipy.io.savemat(path, {"epo_train": content})
+    with h5py.File(folder / "Test set" / "Data_Sample01.mat", "r+") as h5:
+        x, cells = change(h5["epo_test/x"][()], list(np.ravel(h5["epo_test/clab"][()])))
+        del h5["epo_test/x"], h5["epo_test/clab"]
+        h5["epo_test/x"] = x
+        if cells:
+            h5.create_dataset("epo_test/clab", data=np.array(cells, dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda x, names: (x[:, ::-1], names[::-1]), "channels put in order, which by its clab is another in the file"),
+        (lambda x, names: (x, []), ""),
+    ],
+    ids=["another order", "no names"],
+)
+def test_channels_of_bcic2020_are_what_its_files_call_them(change, note, disk, tmp_path, prepared) -> None:
     folder = shutil.copytree(disk("bcic2020_3"), tmp_path / "in")
-    path = folder / f"{set_name} set" / "Data_Sample01.mat"
-    if set_name == "Test":
-        with h5py.File(path, "r+") as h5:
-            h5["epo_test/x"][:] = h5["epo_test/x"][:][:, ::-1]
-            h5["epo_test/clab"][:] = h5["epo_test/clab"][:][::-1]
-    else:
-        (epochs,) = load_mat(path, variable)
-        content = {"clab": epochs.clab[::-1], "x": epochs.x[:, ::-1], "y": epochs.y}
-        scipy.io.savemat(path, {variable: content})
-    done, plain = Prepared(DATA_SETS["bcic2020_3"](), folder, tmp_path / "s"), prepared("bcic2020_3", "corrected")
-    same_windows(done, plain)
-    notes = {row.path: row.reason for row in done.store.recordings if row.reason}
-    assert notes == {
-        f"{set_name} set/Data_Sample01.mat": "channels put in order, which by its clab is another in the file"
-    }
+    rewrite_bcic2020(folder, change)
+    done = Prepared(DATA_SETS["bcic2020_3"](), folder, tmp_path / "s")
+    same_windows(done, prepared("bcic2020_3", "corrected"))
+    changed = ["Test set/Data_Sample01.mat", "Training set/Data_Sample01.mat"]
+    assert {row.path: row.reason for row in done.store.recordings if row.path in changed} == dict.fromkeys(
+        changed, note
+    )
+
+
+def test_files_of_bcic2020_with_other_channels_are_refused(disk, tmp_path) -> None:
+    folder = shutil.copytree(disk("bcic2020_3"), tmp_path / "in")
+    rewrite_bcic2020(folder, lambda x, names: (x, names[1:]))
+    rows = Prepared(DATA_SETS["bcic2020_3"](), folder, tmp_path / "s").store.recordings
+    reasons = [row.reason for row in rows if row.status == "failed"]
+    why = "an array of shape (63,) where 64 was expected (a name per channel, in its clab)"
+    assert reasons == [why, why]
 
 
 def test_cues_of_physionet_mi_depend_on_the_run(prepared) -> None:
