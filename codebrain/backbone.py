@@ -35,8 +35,8 @@ POSITIVE_SIZES = (
 SPECTRAL_GAIN = 100.0
 """Factor on the first weights of the spectrum's projection. A rhythm of ten microvolts has an amplitude of a twentieth
 in these units (|rfft| / L of microvolts / 100) and a broad band far less, while what the filters make of the waveform
-is of order one: drawn as usual, the projection gives a hundredth of that, and training hardly finds the spectrum. Weights
-that are loaded replace the first ones."""
+is of order one: drawn as usual, the projection gives a hundredth of that, and training hardly finds the spectrum.
+Weights that are loaded replace the first ones."""
 
 WHOLE_NUMBERS = (*POSITIVE_SIZES, "s4_lmax", "proj_padding", "swa_window_size")
 """Sizes that are counts."""
