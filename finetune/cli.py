@@ -24,7 +24,19 @@ from codebrain.config import command, parse
 from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
-from finetune import answers, baselines, classifier, figures, manifest, markdown, recipes, report, sequences, splits
+from finetune import (
+    answers,
+    baselines,
+    classifier,
+    figures,
+    manifest,
+    markdown,
+    provenance,
+    recipes,
+    report,
+    sequences,
+    splits,
+)
 from finetune.classifier import backbone_features, fresh_backbone, load_backbone
 from finetune.config import FOLD, FROM_SCRATCH, FinetuneConfig
 from finetune.data import Data, open_data
@@ -63,6 +75,9 @@ def run_command(argv: list[str] | None = None) -> int:
     made = _planned(config, data)
     # Before there is a folder: a damaged file of weights leaves nothing behind.
     pretrained = _checked_backbones(config, data, len(made.folds))
+    for number, fold in enumerate(made.folds):
+        where = f" in fold {number}" if len(made.folds) > 1 else ""
+        provenance.require_unseen_labels(_ckpt(config, number), data, fold, where)
     note = ""
     if config.head == "sequence":
         note = sequences.require(data.dataset, made, config.training.sequence_length, data.task.class_names)
@@ -78,8 +93,8 @@ def run_command(argv: list[str] | None = None) -> int:
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
     if run.part():
-        run.say(_conclude(run, config, data, made, results, note))
-        run.mark_finished({"report": "report.md", "asked": asked})
+        exported = _conclude(run, config, data, made, results, note)
+        run.mark_finished({"report": "report.md", "asked": asked, "exported_fold": exported.fold})
     return 0
 
 
@@ -112,13 +127,18 @@ def _checked_backbones(config: FinetuneConfig, data: Data, n_folds: int) -> Call
         return load_backbone(ckpt, config.backbone)
 
     def of_fold(number: int) -> EEGSSM:
-        return load(config.ckpt.replace(FOLD, str(number)))
+        return load(_ckpt(config, number))
 
     for number in range(n_folds if FOLD in config.ckpt else 1):
         sizes = of_fold(number).config
         data.store.require(sfreq=sizes.patch_size)  # a patch is one second
         head_config(config, data, sizes)
     return of_fold
+
+
+def _ckpt(config: FinetuneConfig, number: int) -> str:
+    """The checkpoint that a fold starts from."""
+    return config.ckpt.replace(FOLD, str(number))
 
 
 def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None:
@@ -203,14 +223,16 @@ def _trials(
 
 def _conclude(
     run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]], note: str
-) -> str:
-    """Baselines, report, pictures, export; on the main process. Returns what to print."""
+) -> Result:
+    """Baselines, report, pictures, export; on the main process. Returns the trial whose model is exported."""
     for name in config.baseline:
         if name != UNTRAINED:
             results[name] = baselines.execute(run, name, data, made, config.training.class_weights)
     arms = Arms(data.task, results)
     facts = {"store": {"path": config.data, "fingerprint": data.store.fingerprint()}, "processes": run.world}
     facts |= {"sequences": note} if note else {}
+    seen = [provenance.seen_in_pretraining(_ckpt(config, number), data, fold) for number, fold in enumerate(made.folds)]
+    facts["pretraining"] = provenance.total(seen)
     content = report.build(config, arms, made, data.windows, facts)
     report.write(run.path, content)
     answers.write(run.path / "predictions.csv", arms, data.dataset)
@@ -218,7 +240,8 @@ def _conclude(
     _copy(best.path / "export", run.export)
     figures.draw(run.figures, content, arms.by_seed(MAIN, arms.side), results[MAIN])
     _draw_features(run, data, made.folds[best.fold], best, arms.side)
-    return f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}"
+    run.say(f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}")
+    return best
 
 
 def _best(results: list[Result], task: Task) -> Result:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from finetune.config import FROM_SCRATCH
+
 MAIN = "codebrain"
 """Name of the model that a run is about, beside the baselines."""
 
@@ -77,11 +79,20 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"Weights were selected by `{report['selected_by']}`.",
         _table([{"arm": arm, **row} for arm, entry in report["arms"].items() for row in entry["trials"]]),
         "## Protocol",
+        _pretraining(report),
         f"Checkpoint `{config['ckpt']}`, store `{config['data']}` (fingerprint {report['store']['fingerprint'][:16]}), "
         f"{report['processes']} process(es). Every setting is in config.yaml and report.json.",
         ", ".join(f"{name} {number}" for name, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _pretraining(report: dict[str, Any]) -> str | None:
+    if report["config"]["ckpt"] == FROM_SCRATCH:
+        return None
+    if (seen := report["pretraining"]) is None:
+        return "Whether pre-training read test recordings is not known here: the checkpoint is not in its run's folder."
+    return f"Test recordings that pre-training read, without labels: {seen['seen']} of {seen['tested']}."
 
 
 def summary(report: dict[str, Any]) -> str:

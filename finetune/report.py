@@ -82,7 +82,7 @@ def build(
     splits : Splits
     windows : Windows
     facts : dict
-        What else the run knows: store, checkpoint, seconds.
+        What else the run knows: `store`, `processes`, `pretraining` (from `provenance.total`).
     """
     judged = {name: _judge(arms, name, windows, config.n_bootstrap) for name in arms.results}
     compared = {name: _compare(arms.task.selection, judged, name) for name in judged if name != MAIN}
@@ -106,6 +106,7 @@ def build(
         ),
         "compared": {name: {way: d.to_json() for way, d in ways.items()} for name, ways in compared.items()},
         "cautions": _cautions(arms, splits, windows)
+        + _pretraining(facts["pretraining"])
         + [text for name, ways in compared.items() if (text := _verdict(arms.task.selection, name, ways))],
         "versions": _versions(),
     }
@@ -244,6 +245,16 @@ def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
             "report has both."
         )
     return cautions
+
+
+def _pretraining(seen: dict[str, int] | None) -> list[str]:
+    """What a reader must know of what the backbone has read before."""
+    if seen is None or not seen["seen"]:
+        return []
+    return [
+        f"Pre-training read {seen['seen']} of the {seen['tested']} test recordings, without labels (by the names of "
+        "their files): the figures speak about people whose EEG, not whose answers, the backbone knows."
+    ]
 
 
 def _who_is_known(splits: Splits, windows: Windows, side: str) -> str:

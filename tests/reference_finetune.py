@@ -75,7 +75,9 @@ def write_task_store(
                 label=label[row] if labelled else None,
                 split=None if published is None else published[row],
             )
-    recordings = [Recording(row=row, path=f"{row}.edf", subject=f"S{row:02d}") for row in range(n_subjects)]
+    recordings = [
+        Recording(row=row, path=f"{row}.edf", subject=f"S{row:02d}", kept=per_subject) for row in range(n_subjects)
+    ]
     task = TaskInfo(name="rhythm", protocol="corrected", class_names=class_names, has_split=published is not None)
     info = StoreInfo(
         sfreq=sfreq, window_seconds=400 / sfreq, preparation={"l_freq": 0.3}, task=task if labelled else None

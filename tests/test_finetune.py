@@ -51,6 +51,12 @@ def launch(store, run_dir, *flags, ckpt="none"):
 
 
 @pytest.fixture(scope="module")
+def elsewhere(finished, tmp_path_factory):
+    """Its model, moved away from its splits: what it has learnt from whom is not known there."""
+    return shutil.copytree(finished[0] / "export", tmp_path_factory.mktemp("model") / "export")
+
+
+@pytest.fixture(scope="module")
 def finished(store, tmp_path_factory):
     """A full fine-tuning with two seeds and a baseline."""
     folder = tmp_path_factory.mktemp("run") / "r"
@@ -156,7 +162,7 @@ def test_a_probe_leaves_the_backbone_alone_and_full_fine_tuning_does_not(finishe
     assert trial[1]["n_trained"] == 3 * 2 * 8 + 1
 
 
-def test_a_frozen_backbone_computes_each_window_once_for_all_folds_and_seeds(finished, store, tmp_path, monkeypatch):
+def test_a_frozen_backbone_computes_each_window_once_for_all_folds_and_seeds(elsewhere, store, tmp_path, monkeypatch):
     computed, real = [], finetune.predict.backbone_features
 
     def counted(backbone, x_uv):
@@ -177,10 +183,10 @@ def test_a_frozen_backbone_computes_each_window_once_for_all_folds_and_seeds(fin
         "0",
         "1",
     )
-    launch(store, tmp_path / "kept", *flags, ckpt=finished[0])
+    launch(store, tmp_path / "kept", *flags, ckpt=elsewhere)
     assert sum(computed) == 64
     monkeypatch.setattr(finetune.predict, "CACHE_BYTES", 0)
-    launch(store, tmp_path / "anew", *flags, ckpt=finished[0])
+    launch(store, tmp_path / "anew", *flags, ckpt=elsewhere)
     assert sum(computed) > 64 + 4 * 64
     for path in (tmp_path / "kept").rglob("predictions/*.npz"):
         one, other = Predictions.load(path), Predictions.load(tmp_path / "anew" / path.relative_to(tmp_path / "kept"))
@@ -209,10 +215,10 @@ def test_probe_then_full_starts_from_the_probe(store, tmp_path, monkeypatch):
     )
 
 
-def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(finished, store, tmp_path):
+def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(elsewhere, store, tmp_path):
     report = launch(
         store, tmp_path / "r", "--mode", "probe", "--head", "linear", "--split.kind", "kfold", "--split.n_folds", "3",
-        "--baseline", "untrained", "band_power", ckpt=finished[0],
+        "--baseline", "untrained", "band_power", ckpt=elsewhere,
     )  # fmt: skip
     for arm in ("codebrain", "untrained", "band_power"):
         entry = report["arms"][arm]["test"]
@@ -223,9 +229,9 @@ def test_folds_test_every_subject_once_beside_the_same_on_an_untrained_backbone(
     assert "Within each fold" in (tmp_path / "r/report.md").read_text()
 
 
-def test_each_fold_may_start_from_a_backbone_of_its_own(finished, store, tmp_path):
+def test_each_fold_may_start_from_a_backbone_of_its_own(elsewhere, store, tmp_path):
     kfold = ("--mode", "probe", "--head", "mean", "--split.kind", "kfold", "--split.n_folds", "2")
-    export = finished[0] / "export"
+    export = elsewhere
     with pytest.raises(FileNotFoundError, match="own-1"):
         (tmp_path / "own-0").symlink_to(export)
         launch(store, tmp_path / "refused", *kfold, ckpt=str(tmp_path / "own-{fold}"))

@@ -58,7 +58,7 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
     arms = Arms(TASK, {"codebrain": results(skills[0], seeds), "band_power": results(skills[1], (0,))})
     splits = Splits(kind="kfold" if n_folds > 1 else "ratio", folds=tuple(sides), within_subject=within, seed=0)
     config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=40)
-    facts = {"store": {"path": "store", "fingerprint": "f" * 64}, "processes": 1}
+    facts = {"store": {"path": "store", "fingerprint": "f" * 64}, "processes": 1, "pretraining": None}
     return report.build(config, arms, splits, WINDOWS, facts), arms
 
 
@@ -99,7 +99,9 @@ def build(arms, content):
     fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
     splits = Splits(kind="ratio", folds=(fold,) * n_folds, within_subject=False, seed=0)
     config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=40)
-    return report.build(config, arms, splits, WINDOWS, {"store": {"fingerprint": "f" * 64}, "processes": 1})
+    return report.build(
+        config, arms, splits, WINDOWS, {"store": {"fingerprint": "f" * 64}, "processes": 1, "pretraining": None}
+    )
 
 
 def cautions(**options):
