@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from codebrain.data.format import Store
-from codebrain.training import checkpoint, launch, processes
+from codebrain.training import checkpoint, launch, loop, processes
 from codebrain.training.launch import LoopConfig
 from tests.conftest import write_toy_store
 from tests.processes import ROOT, environment, kill, launch_line, run
@@ -249,6 +249,25 @@ def test_truncated_checkpoint_is_passed_over(store: Store, tmp_path: Path) -> No
     assert result.returncode == 0
     assert "step-00000012 is damaged (model.safetensors) and passed over" in result.stderr
     assert_same_end(whole, broken)
+
+
+def test_every_run_inside_another_starts_from_the_first_loss_scale(tmp_path: Path) -> None:
+    """Else a trial's updates would depend on the trials that this launch trained before it."""
+    whole = launch.start(tmp_path / "run", LoopConfig(total_steps=1, trackers=[]), LoopConfig(total_steps=1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.ones(1))
+    whole.accelerator.scaler, whole.first_scale = scaler, scaler.state_dict()
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for name in ("seed-0", "seed-1"):
+        inner = whole.sub_run(name, LoopConfig(total_steps=1, trackers=[]))
+        state, _ = loop._resume(inner, model, optimizer)
+        assert scaler.state_dict()["scale"] == 1024.0
+        scaler.update(8.0)  # training has changed it
+        loop._save(inner, model, optimizer, state)
+    scaler.update(2.0)
+    loop._resume(inner, model, optimizer)
+    assert scaler.state_dict()["scale"] == 8.0, "what was saved is taken up"
 
 
 def test_damaged_checkpoints_alone_are_no_new_start(tmp_path: Path) -> None:
