@@ -102,17 +102,17 @@ def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
-    odd = _check_amplitude(found, montage, cutter, recipe)
+    odd = _check_amplitude(recording, found, montage, cutter, recipe)
     chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
     plan = cutter.cut(source, recording, chain, recipe)
     note = "; ".join(words for words in (recording.note, montage.note, odd, plan.note) if words)
     return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan, note=note)
 
 
-def _check_amplitude(found: Probe, montage: Montage, cutter: Cutter, recipe: Recipe) -> str:
+def _check_amplitude(recording: Readable, found: Probe, montage: Montage, cutter: Cutter, recipe: Recipe) -> str:
     """What is to be noted of a recording's amplitudes; UnusableError if they are a reason to refuse it."""
     try:
-        return check_amplitude(found.amplitude_uv, montage.labels, recipe.guard, recipe.unit)
+        return check_amplitude(found.amplitude_uv, montage.labels, recipe.guard, recording.taken_for)
     except UnusableError as error:
         if not cutter.takes_any_amplitude():
             raise

@@ -23,9 +23,11 @@ _MASTOIDS = (("A1", "A2"), ("M1", "M2"))
 # BioSemi's caps count A1..A32, B1..B32, ...: their C3 is not where the 10-20 system's is.
 _BIOSEMI = re.compile(r"^[ABD]\d+$")
 _MANY_FOREIGN = 8
-_RENAME = "If you know which electrodes these are, say so with --channels.rename"
+_RENAME = "--channels.rename"
+_IF_KNOWN = f"If you know which electrodes these are, say so with {_RENAME}"
 _HEAD_RADIUS = 0.095  # metres
 _MIN_TO_INTERPOLATE = 4
+_FEW = 0.2  # of the wanted channels; more are not offered to be filled in: splines add nothing to what is there
 _LISTED = 8
 
 
@@ -83,7 +85,8 @@ def plan_montage(labels: Sequence[str], config: MontageConfig) -> Montage:
     electrodes = [name for name in ELECTRODES if name in at]
     wanted = [_canonical(name) for name in config.names] or electrodes
     if not wanted or len(electrodes) < (0 if config.names else config.min_channels):
-        raise UnusableError(f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}", _RENAME)
+        reason = f"{len(electrodes)} scalp electrodes among its channels: {_listed(labels)}"
+        raise UnusableError(reason, _IF_KNOWN, flag=_RENAME)
     rows = {name: row for name in wanted if (row := _row(name, at)) is not None}
     missing = [name for name in wanted if name not in rows]
     if missing:
@@ -147,12 +150,15 @@ def _check_missing(
     missing: list[str], wanted: list[str], labels: Sequence[str], max_interpolated: int, n_known: int
 ) -> None:
     if len(missing) == len(wanted):
-        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}", _RENAME)
+        raise UnusableError(f"none of the wanted channels; it has {_listed(labels)}", _IF_KNOWN, flag=_RENAME)
     fillable = [name for name in missing if canonical_name(name) and bipolar_pair(name) is None]
-    if len(missing) > max_interpolated or len(fillable) < len(missing) or n_known < _MIN_TO_INTERPOLATE:
-        could = len(fillable) == len(missing) and n_known >= _MIN_TO_INTERPOLATE
-        remedy = f"--channels.max_interpolated {len(missing)} would fill them in" if could else ""
-        raise UnusableError(f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}", remedy)
+    could = len(fillable) == len(missing) and n_known >= _MIN_TO_INTERPOLATE
+    if len(missing) > max_interpolated or not could:
+        reason = f"lacks {len(missing)} of {len(wanted)} wanted channels: {_listed(missing)}"
+        if not could or len(missing) > _FEW * len(wanted):
+            raise UnusableError(reason)
+        flag = "--channels.max_interpolated"
+        raise UnusableError(reason, f"{flag} {len(missing)} would fill them in", flag=flag)
 
 
 def _interpolated(missing: list[str], at: dict[str, int]) -> dict[str, dict[int, float]]:

@@ -34,7 +34,7 @@ from data_prep.engine import EngineConfig, run
 from data_prep.info import windows_by_class
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
-from data_prep.write import Job, Result, is_another, read_record, read_result
+from data_prep.write import ALL_FLAGS, Job, Result, is_another, read_record, read_result
 
 NOTHING_USABLE = 1
 """Exit code when not one window came out."""
@@ -108,14 +108,16 @@ class Preparation:
 
     def _job(self, row: int, source: Source) -> Job:
         info = self.task.info() if self.task else None
+        cutter = self.task or EverywhereCutter()
         return Job(
             store=self.store,
             row=row,
             source=source,
             recipe=self.recipe,
-            cutter=self.task or EverywhereCutter(),
+            cutter=cutter,
             is_labelled=info is not None,
             has_split=info is not None and info.has_split,
+            flags=() if cutter.is_fixed else ALL_FLAGS,
         )
 
     def _plan(self, folder: Path) -> list[str]:

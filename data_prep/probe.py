@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.fft import rfft, rfftfreq
 from scipy.signal.windows import hann
 
-from data_prep.read import Readable, Unit, UnusableError
+from data_prep.read import Readable, UnusableError
 
 _N_PROBES = 8
 _PROBE_SECONDS = 5.0
@@ -29,7 +29,7 @@ class GuardConfig:
     """What the amplitude of EEG can be: the median standard deviation of a channel within a second."""
 
     min_uv: float = 0.2
-    """Smallest amplitude of half of the channels in microvolts; amplifier noise alone is above it."""
+    """Smallest amplitude of half of the channels that move, in microvolts; amplifier noise alone is above it."""
     max_uv: float = 1000.0
     """Largest amplitude of any channel in microvolts; high, so that an unconnected electrode's line noise passes."""
 
@@ -84,19 +84,39 @@ def _typical(moving: npt.NDArray[np.float32]) -> float:
 
 
 def check_amplitude(
-    amplitude_uv: npt.NDArray[np.float64], labels: Sequence[str], limits: GuardConfig, unit: Unit
+    amplitude_uv: npt.NDArray[np.float64], labels: Sequence[str], limits: GuardConfig, taken_for: str
 ) -> str:
-    """Refuse amplitudes (C,) that cannot be EEG and say what would explain them; the note names weak channels."""
+    """Refuse amplitudes (C,) that cannot be EEG, and name channels that hardly move or not at all.
+
+    Parameters
+    ----------
+    amplitude_uv : (C,) array
+        From `Probe`; half of the channels that move must lie within the limits.
+    labels : sequence of str
+    limits : GuardConfig
+    taken_for : str
+        Where the unit of the numbers is from, as `Readable.taken_for`.
+
+    Returns
+    -------
+    str
+        A note for the recording's row; "" for none.
+
+    Raises
+    ------
+    UnusableError
+        The message says what would explain the amplitudes.
+    """
     if np.isnan(amplitude_uv).all():
         raise UnusableError("flat or not a number: nothing moves in any of the wanted channels")
     middle = float(np.nanmedian(amplitude_uv))
     if not limits.min_uv <= middle <= limits.max_uv:
         side, limit = ("above", limits.max_uv) if middle > limits.max_uv else ("below", limits.min_uv)
-        assumed = "the unit in its header" if unit == "auto" else f"--unit {unit}"
         raise UnusableError(
-            f"wrong unit? With {assumed} its amplitude is {middle:.4g} microvolts, {side} the {limit:g} that EEG can "
+            f"wrong unit? With {taken_for} its amplitude is {middle:.4g} microvolts, {side} the {limit:g} that EEG can "
             "have",
             "If you know what the file's numbers are, say so with --unit V, mV, uV or nV",
+            flag="--unit",
         )
     loud = [
         f"{labels[place]} {amplitude_uv[place]:.4g}" for place in np.flatnonzero(amplitude_uv > limits.max_uv).tolist()
@@ -104,11 +124,20 @@ def check_amplitude(
     if loud:
         raise UnusableError(
             f"wrong unit of {len(loud)} of {len(labels)} channels? Amplitudes in microvolts above the "
-            f"{limits.max_uv:g} that EEG can have: {', '.join(loud[:_NAMED])}",
+            f"{limits.max_uv:g} that EEG can have: {_listed(loud)}",
             "The limit is --guard.max_uv",
+            flag="--guard.max_uv",
         )
+    still = [labels[place] for place in np.flatnonzero(np.isnan(amplitude_uv)).tolist()]
     weak = [labels[place] for place in np.flatnonzero(amplitude_uv < limits.min_uv).tolist()]
-    return f"hardly moving, or in another unit: {', '.join(weak[:_NAMED])}" if weak else ""
+    notes = [f"nothing moves in {_listed(still)}"] if still else []
+    notes += [f"hardly moving, or in another unit: {_listed(weak)}"] if weak else []
+    return "; ".join(notes)
+
+
+def _listed(channels: Sequence[str]) -> str:
+    more = f" and {len(channels) - _NAMED} more" if len(channels) > _NAMED else ""
+    return ", ".join(channels[:_NAMED]) + more
 
 
 def _line_frequency(x: npt.NDArray[np.float32], sfreq: float) -> float | None:

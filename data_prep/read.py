@@ -38,12 +38,19 @@ class UnusableError(Exception):
     ----------
     reason : str
     remedy : str
-        Flags with which it could be used; not every command has them, so `reason` is kept without, too.
+        A sentence on a flag with which it could be used.
+    flag : str
+        That flag, for not every command has it.
     """
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
+    def __init__(self, reason: str, remedy: str = "", flag: str = "") -> None:
         super().__init__(f"{reason}. {remedy}" if remedy else reason)
         self.reason = reason
+        self.flag = flag
+
+    def told(self, flags: tuple[str, ...]) -> str:
+        """What to say to the user of a command whose flags begin with one of `flags`."""
+        return str(self) if self.flag.startswith(flags) else self.reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,7 @@ class Readable(Protocol):
     sfreq: float
     n_times: int
     note: str
+    taken_for: str
 
     @property
     def trial_times(self) -> int:
@@ -114,6 +122,8 @@ class OpenRecording:
         Number of samples.
     note : str
         What had to be assumed, for the recording's row.
+    taken_for : str
+        Where the unit of its numbers is from, for "With ... its amplitude is".
     """
 
     def __init__(
@@ -125,6 +135,7 @@ class OpenRecording:
             _check_continuous(path)
         notes = [length, "" if unit == "auto" else f"its numbers taken for {unit}"]
         self.note = "; ".join(note for note in notes if note)
+        self.taken_for = "the unit in its header" if unit == "auto" else f"--unit {unit}"
         self._unit = unit
         self._held: tuple[list[int], npt.NDArray[np.float64]] | None = None
         self._reader = reader
@@ -250,7 +261,8 @@ def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
         return ""
     what = f"truncated: {size:,} of {promised:,} bytes that its header promises"
     if truncated == "refuse":
-        raise UnusableError(f"{what}; copy it again", "What is there is used with --truncated keep")
+        remedy = "What is there is used with --truncated keep"
+        raise UnusableError(f"{what}; copy it again", remedy, flag="--truncated")
     return what
 
 

@@ -81,7 +81,11 @@ def usable_span(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) 
     """
     seconds = n_times / sfreq
     if seconds < config.min_recording:
-        raise UnusableError(f"too short: {seconds:.0f} s, and windows.min_recording is {config.min_recording:g} s")
+        raise UnusableError(
+            f"too short: {seconds:.0f} s, where at least {config.min_recording:g} s are wanted",
+            "The limit is --windows.min_recording",
+            flag="--windows.min_recording",
+        )
     length = round(config.seconds * sfreq)
     margin = 0 if config.keep_edges else edge
     first = max(round(config.drop_first * sfreq), margin)

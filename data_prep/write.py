@@ -23,6 +23,10 @@ from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
 
 
+ALL_FLAGS = ("--",)
+"""What all flags begin with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """All that a worker needs to know; small, for it is sent to another process."""
@@ -41,6 +45,8 @@ class Job:
     """Whether the cutter gives labels."""
     has_split: bool = False
     """Whether the cutter gives splits."""
+    flags: tuple[str, ...] = ALL_FLAGS
+    """Beginnings of the command's flags on recordings: a reason speaks of no others."""
 
     @property
     def record(self) -> Path:
@@ -78,7 +84,7 @@ def prepare(job: Job) -> Result:
     try:
         result = _prepare(job)
     except UnusableError as error:
-        result = _failure(job, error.reason if job.cutter.is_fixed else str(error), is_final=True)
+        result = _failure(job, error.told(job.flags), is_final=True)
     except MemoryError:
         result = _failure(job, "more memory was needed than there is", is_final=False)
     except BlockingIOError as error:  # of HDF5's lock on an unfinished shard

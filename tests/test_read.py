@@ -2,6 +2,7 @@
 
 import errno
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,10 @@ def test_wrong_header_is_refused_and_can_be_overruled(tmp_path):
 def test_guard(amplitude, passes):
     channels = np.full(3, amplitude)
     if passes:
-        assert check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "auto") == ""
+        assert check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "the unit in its header") == ""
     else:
-        with pytest.raises(UnusableError, match="wrong unit"):
-            check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "auto")
+        with pytest.raises(UnusableError, match="wrong unit. With the unit in its header its amplitude is"):
+            check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "the unit in its header")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_guard(amplitude, passes):
 def test_one_channel_in_another_unit_does_not_pass_in_silence(tmp_path, factor, status, words):
     x = noise(19, 20, 200.0)
     x[TEN_TWENTY_19.index("Cz")] *= factor
-    recipe = Recipe(clean=RECIPE.clean, windows=WindowConfig(**{**vars(SHORT), "max_uv": None, "min_swing_uv": None}))
+    recipe = Recipe(clean=RECIPE.clean, windows=replace(SHORT, max_uv=None, min_swing_uv=None))
     result = run(write_edf(tmp_path / "a.edf", x, 200.0), tmp_path / "s", recipe)
     assert (result.recording.status, words in result.recording.reason) == (status, True), result.recording
     assert "Cz" in result.recording.reason
@@ -170,10 +171,29 @@ def test_flat_channels_are_named(tmp_path):
     x[1] = 0
     status, reason = outcome(run(write_edf(tmp_path / "a.edf", x, 200.0, labels=["Fp1", "T3", "O1"]), tmp_path / "s"))
     assert status == "rejected"
-    assert reason.startswith("no usable window: flat ")
+    assert reason.startswith("nothing moves in T3; no usable window: flat ")
     assert "(T7 " in reason
     flat = write_edf(tmp_path / "b.edf", 0 * x, 200.0, labels=["Fp1", "T3", "O1"])
     assert "nothing moves in any of the wanted channels" in run(flat, tmp_path / "t").recording.reason
+
+
+@pytest.mark.parametrize(
+    ("n_still", "words"),
+    [
+        (1, "nothing moves in EEG Fp1-REF"),
+        (7, "nothing moves in EEG Fp1-REF, EEG Fp2-REF, EEG F3-REF, EEG F4-REF, EEG C3-REF and 2 more"),
+    ],
+)
+def test_dead_channels_are_named_where_no_window_is_rejected_for_them(n_still, words, tmp_path):
+    x = noise(19, 20, 200.0)
+    x[:n_still] = 0
+    recipe = Recipe(clean=RECIPE.clean, windows=replace(SHORT, min_swing_uv=None))
+    assert outcome(run(write_edf(tmp_path / "a.edf", x, 200.0), tmp_path / "s", recipe)) == ("ok", words)
+
+
+def test_a_channel_that_does_not_move_is_no_reason_for_another_unit():
+    note = check_amplitude(np.array([np.nan, 0.05, 20.0, 20.0]), ["Fp1", "Cz", "O1", "O2"], GuardConfig(), "a header")
+    assert note == "nothing moves in Fp1; hardly moving, or in another unit: Cz"
 
 
 def test_not_a_number_never_reaches_a_window(tmp_path):
@@ -224,6 +244,28 @@ def test_what_interpolation_would_fill_in_is_said():
     ) as caught:
         plan_montage(TEN_TWENTY_19[:-1], MontageConfig(names=list(TEN_TWENTY_19)))
     assert caught.value.reason == "lacks 1 of 19 wanted channels: Pz"
+
+
+def test_nobody_is_advised_to_make_most_channels_up():
+    wanted = MontageConfig(names=list(TEN_TWENTY_19))
+    plan_montage(TEN_TWENTY_19[:10], replace(wanted, max_interpolated=9))  # who asks for it gets it
+    for n_there, offered in ((16, True), (15, False), (2, False)):
+        with pytest.raises(UnusableError) as caught:
+            plan_montage(TEN_TWENTY_19[:n_there], wanted)
+        assert ("would fill them in" in str(caught.value)) == offered
+
+
+def test_a_reason_speaks_of_flags_that_the_command_has():
+    error = UnusableError(
+        "lacks Pz", "--channels.max_interpolated 1 would fill it in", flag="--channels.max_interpolated"
+    )
+    assert (
+        str(error)
+        == error.told(("--unit", "--channels."))
+        == "lacks Pz. --channels.max_interpolated 1 would fill it in"
+    )
+    assert error.told(("--unit",)) == error.told(()) == "lacks Pz"
+    assert UnusableError("empty file").told(("--",)) == "empty file"
 
 
 def test_marked_stretches_are_left_out(tmp_path):

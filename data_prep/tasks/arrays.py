@@ -56,6 +56,7 @@ class ArrayRecording:
     ) -> None:
         self.path = path
         self.note = note
+        self.taken_for = "its numbers taken for microvolts"
         self.labels = self.eeg_labels = tuple(labels)
         self.sfreq = float(sfreq)
         self._trials = x_uv if x_uv.ndim == 3 else x_uv[None]

@@ -28,6 +28,7 @@ class Derived:
         self._channels = dict(channels)
         self.path = recording.path
         self.note = "; ".join(words for words in (recording.note, note) if words)
+        self.taken_for = recording.taken_for
         self._describe()
 
     def _describe(self) -> None:
