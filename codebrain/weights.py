@@ -1,5 +1,6 @@
 """Models on disk and on the Hub: finding their files, and reading them without running what they hold."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from codebrain.layouts import some
 
@@ -131,6 +132,15 @@ def _unreachable(repo_id: str) -> str:
         f"{repo_id}: no such file or folder here, not in the cache of the Hub, and the Hub cannot be asked "
         "(no network, local_files_only, or HF_HUB_OFFLINE is set): download the model first and pass its folder"
     )
+
+
+def fingerprint(model: nn.Module, sizes: Any) -> str:
+    """Hash of a model's sizes, in any form whose `repr` tells them apart, and weights."""
+    digest = hashlib.sha256(repr(sizes).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -33,6 +33,11 @@ def in_seconds(time: float) -> str:
     return f"{round(time, 6):.12g}"
 
 
+def in_full(score: float) -> str:
+    """A probability with digits enough that no two windows which a model ranks become equal."""
+    return f"{score:.12g}"
+
+
 def _rows(arms: Arms, dataset: WindowDataset) -> Iterator[list[Any]]:
     names = arms.task.class_names
     for arm, results in arms.results.items():
@@ -44,4 +49,4 @@ def _rows(arms: Arms, dataset: WindowDataset) -> Iterator[list[Any]]:
             ):
                 place = [dataset.recording(int(window)).path, in_seconds(start), subject]
                 told = names[int(label)] if names else repr(float(label))
-                yield [arm, result.fold, result.seed, *place, told, *(f"{value:.6f}" for value in score)]
+                yield [arm, result.fold, result.seed, *place, told, *(in_full(value) for value in score)]

@@ -103,8 +103,9 @@ def _naming(ckpt: str) -> Iterator[None]:
 
 
 def record_of(ckpt: str) -> dict[str, Any]:
-    """What a pre-trained model says of its training; nothing for one that does not, such as released weights."""
-    return training_record(resolve(ckpt))
+    """What a pre-trained model says of its training; nothing for a fine-tuned one, or released weights."""
+    found = resolve(ckpt)
+    return {} if _config(found) is not None else training_record(found)
 
 
 def fresh_backbone(like: EEGSSM) -> EEGSSM:

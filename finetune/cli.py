@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -21,9 +20,9 @@ import torch
 
 from codebrain.backbone import EEGSSM
 from codebrain.config import command, parse
-from codebrain.data.format import PARTIAL_SUFFIX
 from codebrain.training.launch import LoopConfig, Run, start
 from codebrain.training.sampling import eval_batches
+from codebrain.weights import fingerprint, read_state_dict
 from finetune import (
     answers,
     baselines,
@@ -37,20 +36,21 @@ from finetune import (
     sequences,
     splits,
 )
-from finetune.classifier import backbone_features, fresh_backbone, load_backbone
+from finetune.card import model_card
+from finetune.classifier import Classifier, backbone_features, fresh_backbone, load_backbone
 from finetune.config import FOLD, FROM_SCRATCH, FinetuneConfig
 from finetune.data import Data, open_data
-from finetune.heads import shrink
+from finetune.heads import Head, shrink
 from finetune.markdown import MAIN
 from finetune.predict import FrozenFeatures
 from finetune.report import Arms
 from finetune.splits import Fold, Splits
 from finetune.task import Task
-from finetune.trial import Result, Trial, head_config, micro_batches
+from finetune.trial import HEAD_FILE, Result, Trial, head_config, micro_batches
 
 UNTRAINED = "untrained"
-_CHANGEABLE = ("data", "seeds", "baseline", "n_bootstrap", "training.num_workers")
-"""What may change when a run is launched again: where the store lies (the manifest of the splits says which it was),
+_CHANGEABLE = ("data", "ckpt", "seeds", "baseline", "n_bootstrap", "training.num_workers")
+"""What may change when a run is launched again: where store and checkpoint lie (what they are is noted and compared),
 and what adds trials to those that are there, or changes none."""
 
 FEATURE_BATCH = 64
@@ -85,28 +85,27 @@ def run_command(argv: list[str] | None = None) -> int:
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
     run = start(config.run_dir, loop, config, changeable=_CHANGEABLE)
     asked = {"seeds": config.seeds, "baseline": config.baseline, "n_bootstrap": config.n_bootstrap}
+    micro_batches(config.training.batch_size, config.training.micro_batch, run.world)
+    run.keep_to({"ckpt": _fingerprints(config, pretrained, len(made.folds))})
+    run.on_main(lambda: _confirm(run, config, made, data))
     if run.summary is not None and run.summary["asked"] == asked:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
+        run.part()
         return 0
-    micro_batches(config.training.batch_size, config.training.micro_batch, run.world)
-    run.on_main(lambda: _confirm(run, config, made, data))
     _announce(run, config, data, made, note)
     results = {name: list(_trials(run, config, data, made, name, pretrained)) for name in _network_arms(config)}
     if run.part():
-        exported = _conclude(run, config, data, made, results, note)
+        exported = _conclude(run, config, data, made, results, note, pretrained)
         run.mark_finished({"report": "report.md", "asked": asked, "exported_fold": exported.fold})
     return 0
 
 
 def _configured(argv: list[str]) -> FinetuneConfig:
     """What the command line asks for; a recipe, wherever it is named, comes before all else."""
-
-    def parsed(arguments: list[str]) -> FinetuneConfig:
-        said = "Train a classifier on a task store and judge it."
-        return parse(FinetuneConfig, arguments, prog="codebrain-finetune", description=said)
-
-    config = parsed(argv)
-    return config if config.recipe is None else parsed([*recipes.flags(config.recipe), *argv])
+    recipe = recipes.named(argv)
+    before = [] if recipe is None else recipes.flags(recipe)
+    said = "Train a classifier on a task store and judge it."
+    return parse(FinetuneConfig, [*before, *argv], prog="codebrain-finetune", description=said)
 
 
 def _planned(config: FinetuneConfig, data: Data) -> Splits:
@@ -141,6 +140,14 @@ def _ckpt(config: FinetuneConfig, number: int) -> str:
     return config.ckpt.replace(FOLD, str(number))
 
 
+def _fingerprints(config: FinetuneConfig, pretrained: Callable[[int], EEGSSM], n_folds: int) -> dict[str, str]:
+    """What the checkpoints are, wherever they lie; nothing of random weights, which a seed makes."""
+    if config.ckpt == FROM_SCRATCH:
+        return {}
+    numbers = range(n_folds if FOLD in config.ckpt else 1)
+    return {_ckpt(config, number): fingerprint(model := pretrained(number), model.config) for number in numbers}
+
+
 def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None:
     """Check the splits for leakage and write their manifest; once something was trained, they must stay the same."""
     path = run.path / "splits.json"
@@ -165,6 +172,8 @@ def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits, note: 
         f"{len(data.dataset.subject_names)} subjects; {made.kind} split with {len(made.folds)} fold(s), "
         f"{len(config.seeds)} seed(s)" + (f"\n{note}" if note else "")
     )
+    if other := provenance.prepared_otherwise(_ckpt(config, 0), data):
+        run.say(f"NOTE: {other}.")
     if not len(made.folds[0].test):
         run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
 
@@ -183,8 +192,7 @@ def _trials(
     random = arm == UNTRAINED or config.ckpt == FROM_SCRATCH
 
     def backbone(number: int, seed: int) -> EEGSSM:
-        torch.manual_seed(seed)
-        return fresh_backbone(pretrained(number)) if random else copy.deepcopy(pretrained(number))
+        return _start(pretrained(number), seed, random=random)
 
     held: dict[tuple[int, int], FrozenFeatures] = {}
 
@@ -218,11 +226,23 @@ def _trials(
         yield result
 
 
+def _start(like: EEGSSM, seed: int, *, random: bool) -> EEGSSM:
+    """The backbone that a trial starts from: a copy, or one of the same sizes with the random weights of a seed."""
+    torch.manual_seed(seed)
+    return fresh_backbone(like) if random else copy.deepcopy(like)
+
+
 # --- conclusion ----------------------------------------------------------------------------------------------------
 
 
 def _conclude(
-    run: Run, config: FinetuneConfig, data: Data, made: Splits, results: dict[str, list[Result]], note: str
+    run: Run,
+    config: FinetuneConfig,
+    data: Data,
+    made: Splits,
+    results: dict[str, list[Result]],
+    note: str,
+    pretrained: Callable[[int], EEGSSM],
 ) -> Result:
     """Baselines, report, pictures, export; on the main process. Returns the trial whose model is exported."""
     for name in config.baseline:
@@ -233,11 +253,12 @@ def _conclude(
     facts |= {"sequences": note} if note else {}
     seen = [provenance.seen_in_pretraining(_ckpt(config, number), data, fold) for number, fold in enumerate(made.folds)]
     facts["pretraining"] = provenance.total(seen)
+    facts["prepared_otherwise"] = provenance.prepared_otherwise(_ckpt(config, 0), data)
     content = report.build(config, arms, made, data.windows, facts)
     report.write(run.path, content)
     answers.write(run.path / "predictions.csv", arms, data.dataset)
     best = _best(results[MAIN], data.task)
-    _copy(best.path / "export", run.export)
+    _export(run, config, data, best, pretrained)
     figures.draw(run.figures, content, arms.by_seed(MAIN, arms.side), results[MAIN])
     _draw_features(run, data, made.folds[best.fold], best, arms.side)
     run.say(f"\n{markdown.summary(content)}\n\nreport: {run.path / 'report.md'}\nmodel: {run.export}")
@@ -249,12 +270,16 @@ def _best(results: list[Result], task: Task) -> Result:
     return max(results, key=lambda result: result.facts[f"valid_{task.selection}"])
 
 
-def _copy(source: Path, target: Path) -> None:
-    unfinished = target.with_name(target.name + PARTIAL_SUFFIX)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(source, unfinished)
-    shutil.rmtree(target, ignore_errors=True)
-    unfinished.replace(target)
+def _export(run: Run, config: FinetuneConfig, data: Data, best: Result, pretrained: Callable[[int], EEGSSM]) -> None:
+    """Write the run's model: a trial's own, or a probe's head on the backbone that it read."""
+    if config.mode == "probe":
+        backbone = _start(pretrained(best.fold), best.seed, random=config.ckpt == FROM_SCRATCH)
+        head = Head(head_config(config, data, backbone.config))
+        head.load_state_dict(read_state_dict(best.path / HEAD_FILE))
+        model = Classifier(backbone, head)
+    else:
+        model, _ = classifier.load(best.path / "export")
+    classifier.save(run.export, model, data.contract, card=model_card(config, data.contract, best.facts))
 
 
 def _draw_features(run: Run, data: Data, fold: Fold, best: Result, side: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from codebrain.backbone import BackboneConfig
@@ -16,6 +16,8 @@ Baseline = Literal["band_power", "tangent_space", "untrained"]
 
 FROM_SCRATCH = "none"
 """Value of --ckpt for a backbone with random weights."""
+
+_FEWEST_DRAWS = 50
 
 FOLD = "{fold}"
 """Stands in --ckpt for the number of the fold."""
@@ -112,10 +114,12 @@ class FinetuneConfig:
     """Draws of subjects for the confidence intervals."""
 
     def __post_init__(self) -> None:
-        if self.optim.lr <= 0:
-            raise ValueError(f"--optim.lr is {self.optim.lr}; it must be above 0. A frozen backbone is `--mode probe`")
-        if self.n_bootstrap < 1:
-            raise ValueError(f"--n_bootstrap is {self.n_bootstrap}; it must be at least 1")
+        if self.n_bootstrap < _FEWEST_DRAWS:
+            raise ValueError(f"--n_bootstrap is {self.n_bootstrap}; an interval needs at least {_FEWEST_DRAWS} draws")
+        if min(self.seeds, default=0) < 0:
+            raise ValueError(f"--seeds is {self.seeds}; a seed is a whole number, 0 or more")
+        if self.splits is not None and replace(self.split, within_subject=False) != SplitConfig():
+            raise ValueError(f"--splits {self.splits} brings its own split: leave --split.* out")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"--seeds is {self.seeds}; give one or more different numbers")
         if "untrained" in self.baseline and self.ckpt == FROM_SCRATCH:

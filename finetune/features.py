@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from codebrain.backbone import BackboneConfig
 from codebrain.channels import electrode_index
 from codebrain.device import find_device
 from finetune.classifier import backbone_features, freeze, load_backbone
+from finetune.config import FROM_SCRATCH
 
 _EEG_UV = (0.2, 1000.0)
 """Smallest and largest median standard deviation of windows that can be EEG in microvolts."""
@@ -86,8 +88,7 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         FileNotFoundError, ValueError
             There is no such model, or the windows are not what it takes.
         """
-        if self.pooling not in ("window", "channel", "patch"):
-            raise ValueError(f"pooling {self.pooling!r} is unknown; allowed are window, channel and patch")
+        self._check_parameters()
         device = find_device(self.device)
         windows = self._checked(X)
         self.amplitude_uv_ = float(np.median(windows.std(axis=-1)))
@@ -135,6 +136,15 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ]
         return np.concatenate(parts)
 
+    def _check_parameters(self) -> None:
+        if self.pooling not in ("window", "channel", "patch"):
+            raise ValueError(f"pooling {self.pooling!r} is unknown; allowed are window, channel and patch")
+        for name in ("sfreq", "batch_size"):
+            if not isinstance(value := getattr(self, name), Real) or value <= 0:
+                raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+        if self.ckpt == FROM_SCRATCH:
+            raise ValueError("ckpt 'none' has random weights, others at every fit: give a model that was trained")
+
     def _features(self, windows: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         device = next(self.backbone_.parameters()).device
         x = torch.from_numpy(self._resampled(windows).astype(np.float32)).to(device)
@@ -157,6 +167,9 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise ValueError(f"expected windows (n, channels, samples), got an array of shape {windows.shape}")
         if self.ch_names is not None:
             electrode_index(self.ch_names)
+            if len(set(self.ch_names)) < len(self.ch_names):
+                twice = next(name for name in self.ch_names if list(self.ch_names).count(name) > 1)
+                raise ValueError(f"channel {twice} is named twice in ch_names")
             if len(self.ch_names) != windows.shape[1]:
                 raise ValueError(f"{len(self.ch_names)} ch_names for windows of {windows.shape[1]} channels")
         if not np.isfinite(windows).all():

@@ -84,7 +84,7 @@ def comparison(report: dict[str, Any]) -> Figure:
             axis.annotate(*text, textcoords="offset points", ha="center")
         if name in report["chance"]:
             axis.axvline(report["chance"][name], label="chance", **_CHANCE)
-        axis.set_xlabel(in_words(name))
+        axis.set_xlabel(in_words(name) + " (less is better)" * (name == "rmse"))
         axis.grid(axis="x", alpha=0.3)
         axis.margins(x=0.12)
     axes[0].set(yticks=range(len(arms)), ylim=(len(arms) - 0.5, -0.7))
@@ -141,7 +141,8 @@ def ranking_curves(report: dict[str, Any], by_seed: dict[int, Predictions]) -> F
     for axis in (left, right):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
         axis.legend(loc="lower right" if axis is left else "best", title="area under the curve", title_fontsize=7)
-    figure.suptitle(_title(report))
+    several = len(names) > 2 and len(by_seed) > 1
+    figure.suptitle(_title(report) + f"\ncurves of seed {seed} alone" * several)
     return figure
 
 
@@ -154,7 +155,7 @@ def agreement(report: dict[str, Any], by_seed: dict[int, Predictions]) -> Figure
     ends = [min(first.label.min(), said.min()), max(first.label.max(), said.max())]
     axis.plot(ends, ends, "--", color="0.5", linewidth=1, label="equal")
     _scatter_by_subject(axis, first.label, said, first.subject)
-    axis.legend()
+    axis.legend(title="subject", title_fontsize=7)
     axis.set(xlabel="true value", ylabel="answer (mean of seeds)", title=_title(report).replace(": ", ":\n"))
     return figure
 
@@ -173,7 +174,8 @@ def subjects(report: dict[str, Any]) -> Figure:
     if len(rows) <= 5 * _MANY:
         axis.set_xticks(range(len(rows)))
         axis.set_xticklabels([row["subject"] for row in rows], rotation=90)
-    axis.set(xlabel="subject, sorted", ylabel=f"{in_words(name)} (mean of seeds)", title=_title(report))
+    axis.set(xlabel="subject, sorted", ylabel=f"{in_words(name)} (mean of seeds)")
+    axis.set_title(_title(report).replace(": ", ":\n"))
     axis.grid(axis="y", alpha=0.3)
     return figure
 
@@ -199,7 +201,7 @@ def learning(report: dict[str, Any], trials: list[Result]) -> Figure:
     left.set(xlabel="step (optimizer updates)", ylabel="loss (dotted: training, line: validation)")
     right.set(xlabel="step (optimizer updates)", ylabel=f"{in_words(key.removeprefix('valid/'))} on validation")
     if 0 < len(named) <= _MANY:
-        figure.legend(list(named.values()), list(named), loc="outside right upper")
+        figure.legend(list(named.values()), list(named), loc="outside right center")
     task, config = report["task"], report["config"]
     what = f"{task['name']} ({task['protocol']}), {config['mode']} with head {config['head']}"
     figure.suptitle(f"{what}: a line per fold and seed, a dot where its weights were taken")

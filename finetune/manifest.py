@@ -169,6 +169,7 @@ def from_manifest(manifest: dict[str, Any], windows: Windows, fingerprint: str) 
         if manifest["store"] == fingerprint:
             folds.append(Fold(*(_from_ranges(side["windows"]) for side in sides)))
             _check_within(folds[-1], len(windows.subject))
+            _check_names(entry, folds[-1], windows)
             continue
         if manifest["within_subject"]:
             raise ValueError(
@@ -194,6 +195,16 @@ def _check_within(fold: Fold, n_windows: int) -> None:
         raise ValueError(
             f"the splits place windows {placed.min()} to {placed.max()}, but the store has 0 to {n_windows - 1}."
         )
+
+
+def _check_names(entry: dict[str, Any], fold: Fold, windows: Windows) -> None:
+    for name in SPLITS:
+        here = np.unique(windows.subject[getattr(fold, name)]).tolist()
+        if here != entry[name]["subjects"]:
+            raise ValueError(
+                f"the splits name other subjects of {name} ({', '.join(entry[name]['subjects'][:5])} ...) than their "
+                f"windows are of ({', '.join(here[:5])} ...): the file was edited. Take one that a run wrote."
+            )
 
 
 def _check_same_subjects(placed: Sequence[str], subject: npt.NDArray[np.str_]) -> None:

@@ -80,6 +80,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         _table([{"arm": arm, **row} for arm, entry in report["arms"].items() for row in entry["trials"]]),
         "## Protocol",
         _pretraining(report),
+        f"Of the signals: {report['prepared_otherwise']}." if report["prepared_otherwise"] else None,
         f"Checkpoint `{config['ckpt']}`, store `{config['data']}` (fingerprint {report['store']['fingerprint'][:16]}), "
         f"{report['processes']} process(es). Every setting is in config.yaml and report.json.",
         ", ".join(f"{name} {number}" for name, number in report["versions"].items()) + ".",

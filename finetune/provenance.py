@@ -17,6 +17,8 @@ import numpy as np
 
 from codebrain.data.format import Store
 from finetune import manifest
+from finetune.classifier import record_of
+from finetune.config import FROM_SCRATCH
 from finetune.data import Data
 from finetune.splits import Fold
 
@@ -48,6 +50,26 @@ def total(folds: Sequence[Seen | None]) -> dict[str, int] | None:
     if len(known) < len(folds):
         return None
     return {"seen": sum(seen.n_seen for seen in known), "tested": sum(seen.n_tested for seen in known)}
+
+
+def prepared_otherwise(ckpt: str, data: Data) -> str:
+    """In words, where the filters and the reference of these windows are not those of pre-training; "" where they are.
+
+    A data set's protocol fixes its own, so this is no mistake; but a backbone reads other spectra than it knows.
+    """
+    stores = [] if ckpt == FROM_SCRATCH else record_of(ckpt).get("stores", [])
+    if not stores:
+        return ""
+    then, here = _signal_constants(stores[0]["preparation"]), _signal_constants(data.contract.preparation)
+    told = [f"{name} {here[name]} (there {value})" for name, value in then.items() if here.get(name, value) != value]
+    return f"the windows were prepared otherwise than those of pre-training: {', '.join(told)}" if told else ""
+
+
+def _signal_constants(preparation: dict[str, Any]) -> dict[str, Any]:
+    """Constants of a preparation that change the signal of a channel."""
+    clean = {f"clean.{name}": value for name, value in preparation.get("clean", {}).items()}
+    reference = preparation.get("channels", {}).get("reference")
+    return clean | ({"channels.reference": reference} if reference else {})
 
 
 def require_unseen_labels(ckpt: str, data: Data, fold: Fold, where: str) -> None:

@@ -9,7 +9,10 @@ classes, see `finetune.task` and `finetune.metrics`.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from finetune.task import Task
 
@@ -19,6 +22,24 @@ _CONFIGS = Path(__file__).parent / "configs"
 def names() -> list[str]:
     """Data sets that have a recipe."""
     return sorted(path.stem for path in (_CONFIGS / "recipes").glob("*.yaml"))
+
+
+def named(argv: Sequence[str]) -> str | None:
+    """The recipe that a command line asks for, by its flag or in the file of --config; the last one counts.
+
+    Before anything is parsed: `--print_config` and `--help` must show the recipe's values, too.
+    """
+    found: dict[str, str] = {}
+    for token, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, value = token.partition("=")
+        given = value if equals else following
+        if flag == "--recipe":
+            found["flag"] = given
+        elif flag == "--config" and Path(given).is_file():
+            content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+            if isinstance(content, dict) and content.get("recipe"):
+                found["file"] = str(content["recipe"])
+    return found.get("flag", found.get("file"))
 
 
 def flags(name: str) -> list[str]:

@@ -82,7 +82,7 @@ def build(
     splits : Splits
     windows : Windows
     facts : dict
-        What else the run knows: `store`, `processes`, `pretraining` (from `provenance.total`).
+        What else the run knows: `store`, `processes`, and what `provenance` finds: `pretraining`, `prepared_otherwise`.
     """
     judged = {name: _judge(arms, name, windows, config.n_bootstrap) for name in arms.results}
     compared = {name: _compare(arms.task.selection, judged, name) for name in judged if name != MAIN}
@@ -235,7 +235,9 @@ def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
     if splits.within_subject:
         cautions.append(_who_is_known(splits, windows, side))
     n_subjects = len(np.unique(next(iter(arms.by_seed(MAIN, side).values())).subject))
-    if n_subjects < 10:
+    if n_subjects == 1:
+        cautions.append("One subject is behind the figures: nothing is known of others, and there is no interval.")
+    elif n_subjects < 10:
         cautions.append(f"Only {n_subjects} subjects are behind the figures; an interval over so few is a rough one.")
     if len(arms.by_seed(MAIN, side)) == 1:
         cautions.append("One seed only: no spread over seeds is known. `--seeds 0 1 2 3 4` gives it.")

@@ -134,7 +134,14 @@ def _predefined(windows: Windows) -> Fold:
             "--split.kind predefined, but the store's protocol fixes no split. Use ratio, kfold or "
             "leave_one_subject_out."
         )
-    return Fold(*(np.flatnonzero(windows.published == side) for side in range(len(SPLITS))))
+    fold = Fold(*(np.flatnonzero(windows.published == side) for side in range(len(SPLITS))))
+    if not len(fold.train) or not len(fold.valid):
+        here = ", ".join(f"{len(np.unique(windows.subject[ids]))} {side}" for side, ids in fold.sides())
+        raise ValueError(
+            f"the protocol's own split has subjects to train and to validate, and of these the store has {here}: not "
+            "all recordings are here. `--split.kind ratio` or `--split.kind kfold` divide those that are."
+        )
+    return fold
 
 
 def _by_subject(windows: Windows, kind: str, config: SplitConfig) -> Iterator[Fold]:
@@ -144,7 +151,7 @@ def _by_subject(windows: Windows, kind: str, config: SplitConfig) -> Iterator[Fo
         # Those that come next validate: others in every fold, so that no few select for all.
         after = 1 + max(names.index(name) for name in test)
         rest = [name for name in names[after:] + names[:after] if name not in test]
-        n_valid = max(1, round(config.valid_fraction * len(rest)))
+        n_valid = _both_classes(rest, max(1, round(config.valid_fraction * len(rest))), windows)
         if n_valid >= len(rest):
             raise ValueError(
                 f"{len(names)} subjects are too few: {len(test)} to test on leave {len(rest)}, of which "
@@ -152,6 +159,19 @@ def _by_subject(windows: Windows, kind: str, config: SplitConfig) -> Iterator[Fo
             )
         sides = (rest[n_valid:], rest[:n_valid], sorted(test))
         yield Fold(*(np.flatnonzero(np.isin(windows.subject, side)) for side in sides))
+
+
+def _both_classes(rest: list[str], n_valid: int, windows: Windows) -> int:
+    """How many of the subjects must validate, at least `n_valid`, so that two classes do; else nothing can be selected.
+
+    Of patients and controls, of whom each has one class, the next few may be all alike.
+    """
+    if not windows.class_names:
+        return n_valid
+    for more in range(n_valid, len(rest)):
+        if len(np.unique(windows.label[np.isin(windows.subject, rest[:more])])) > 1:
+            return more
+    return n_valid
 
 
 def _test_groups(names: list[str], kind: str, config: SplitConfig) -> list[list[str]]:

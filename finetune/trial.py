@@ -1,7 +1,9 @@
 """One trial: one fold of the splits, one seed, trained and judged. Its folder is a run of its own.
 
-    RUN/seed-0/  metrics.jsonl  checkpoints/  export/  predictions/{valid,test}.npz
-        probe/   the same for the first phase of `probe_then_full`
+    RUN/seed-0/  metrics.jsonl  predictions/{valid,test}.npz  summary.json, when it is finished
+        checkpoints/      while it trains
+        export/           the model; of a probe head.safetensors alone, since its backbone is the one it started from
+        probe/            the first phase of `probe_then_full`
 
 The weights of the best validation are put back before anything is predicted, and only then is the test set looked at.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codebrain.backbone import EEGSSM, BackboneConfig
@@ -39,6 +42,9 @@ from finetune.splits import Fold
 
 _SELECTION = "valid/selection"
 """Name of the figure that weights are selected by: the task's own, and among equals the smaller loss."""
+
+HEAD_FILE = "head.safetensors"
+"""Weights of a probe's head, in the trial's folder."""
 
 _PROBE = "probe"
 """Folder of the first phase of `probe_then_full`, inside the trial's."""
@@ -159,7 +165,9 @@ class Trial:
             return self._head_rate(model.head) if part == "head" else layer_scale(rest, n_layers, training.layer_decay)
 
         groups = parameter_groups(model, optim.weight_decay, scale)
-        return self._fit(phase, model, self._side, groups, optim, lambda module, batch: module(batch.x))
+        # What the probe has reached is not given up for less.
+        probed = self.config.mode == "probe_then_full"
+        return self._fit(phase, model, self._side, groups, optim, lambda module, batch: module(batch.x), probed)
 
     def _head_rate(self, head: Head) -> float:
         """Factor from the backbone's learning rate to the head's."""
@@ -173,6 +181,7 @@ class Trial:
         groups: list[dict[str, Any]],
         optim: OptimConfig,
         compute: Callable[[nn.Module, Batch], Tensor],
+        from_start: bool = False,
     ) -> FitResult:
         task, training = self.data.task, self.config.training
         train, valid = self._items(side("train"), for_training=True), self._items(side("valid"))
@@ -205,6 +214,7 @@ class Trial:
             train=train,
             optim=optim,
             best=(_SELECTION, "max"),
+            from_start=from_start,
             patience=training.patience,
         )
         model.load_state_dict(checkpoint.at_step(phase.checkpoints, result.best_step).weights())
@@ -230,7 +240,9 @@ class Trial:
             "n_parameters": n_parameters(model),
             "n_trained": n_parameters(model.head if self.config.mode == "probe" else model),
         }
-        if sub.is_main:
+        if sub.is_main and self.config.mode == "probe":
+            save_file(model.head.state_dict(), sub.path / HEAD_FILE)
+        elif sub.is_main:
             card = model_card(self.config, self.data.contract, facts)
             classifier.save(sub.export, model, self.data.contract, card=card)
         sub.accelerator.wait_for_everyone()

@@ -375,12 +375,17 @@ def test_splits_may_be_mended_until_something_was_trained(store, tmp_path, monke
         (["--seeds", "1", "1"], "one or more different numbers"),
         (["--baseline", "untrained"], "--ckpt none has them already"),
         (["--training.epochs", "0"], "must be at least 1"),
-        (["--n_bootstrap", "0"], "n_bootstrap is 0; it must be at least 1"),
+        (["--n_bootstrap", "0"], "n_bootstrap is 0; an interval needs at least 50 draws"),
         (["--training.patience", "-1"], "patience is -1; it must be at least 0"),
         (["--training.num_workers", "-1"], "num_workers is -1; it must be at least 0"),
         (["--training.dropout", "1.5"], "dropout is 1.5; it must be 0 or more, and below 1"),
         (["--training.label_smoothing", "2"], "label_smoothing is 2.0; it must be 0 or more, and below 1"),
-        (["--optim.lr", "0"], "A frozen backbone is `--mode probe`"),
+        (["--optim.lr", "0"], r"optim.lr is 0; it must be above 0"),
+        (["--optim.grad_clip", "-1"], "grad_clip is -1; it cannot be negative"),
+        (["--optim.min_lr", "1"], "min_lr is 1; it must lie between 0 and --optim.lr"),
+        (["--optim.betas", "0.9", "1.0"], "they must be 0 or more, below 1"),
+        (["--seeds", "0", "-1"], "a seed is a whole number, 0 or more"),
+        (["--splits", "s.json", "--split.kind", "kfold"], "brings its own split: leave --split"),
         (["--training.head_lr", "0"], "head_lr is 0.0; it must be above 0"),
         (["--head", "sequence", "--training.sequence_length", "2", "--training.hidden", "30"], "must divide by its 4"),
         (["--training.layer_decay", "1.5"], "not above 1"),
@@ -443,6 +448,44 @@ def test_a_trial_that_is_done_keeps_no_checkpoints(finished, store, tmp_path):
     assert not list(finished[0].rglob("step-*"))
     flags = ("--mode", "probe_then_full", "--head", "mean", "--training.dropout", "0.2")
     refused("dropout was 0.1, now 0.2", store, tmp_path / "r", *flags)
+
+
+def test_another_checkpoint_or_store_is_no_continuation(finished, store, tmp_path):
+    """Where they lie may change, what they are may not; of a finished run neither."""
+    one, other = (shutil.copytree(finished[0] / "export", tmp_path / name) for name in ("one", "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, other / "model.safetensors")
+    flags = ("--mode", "probe", "--head", "mean", "--split.kind", "kfold", "--split.n_folds", "2")
+    launch(store, tmp_path / "r", *flags, ckpt=one)
+    one.rename(tmp_path / "moved")
+    launch(store, tmp_path / "r", *flags, ckpt=tmp_path / "moved")
+    refused("was trained with other contents of --ckpt", store, tmp_path / "r", *flags, ckpt=other)
+    shorter = write_task_store(tmp_path / "shorter", per_subject=7)
+    refused("have changed since", shorter, tmp_path / "r", *flags, ckpt=tmp_path / "moved")
+
+
+def test_full_training_does_not_give_up_what_the_probe_has_reached(store, tmp_path):
+    """At a rate that ruins the weights the first validation, on those of the probe, is the best."""
+    flags = ("--mode", "probe_then_full", "--head", "mean", "--training.head_lr", "3e-2", "--training.epochs", "4")
+    report = launch(store, tmp_path / "r", *flags, "--optim.lr", "30", "--optim.warmup_steps", "0")
+    (trial,) = report["arms"]["codebrain"]["trials"]
+    probe = [
+        m["valid/auroc"] for m in read_metrics(tmp_path / "r/seed-0/probe") if m.get("step") and "valid/auroc" in m
+    ]
+    assert trial["best_step"] == 0
+    assert trial["valid_auroc"] == pytest.approx(max(probe))
+
+
+def test_a_probe_keeps_its_head_and_the_run_its_model(store, tmp_path):
+    report = launch(store, tmp_path / "r", "--mode", "probe", "--head", "linear", "--seeds", "0", "1")
+    assert not list(tmp_path.glob("r/seed-*/export"))
+    model, contract = classifier.load(tmp_path / "r")
+    trials = report["arms"]["codebrain"]["trials"]
+    best = max(trials, key=lambda trial: trial["valid_auroc"])["seed"]
+    found = Predictions.load(tmp_path / f"r/seed-{best}/predictions/test.npz")
+    with torch.no_grad():
+        again = contract.task.scores(model(WindowDataset([store])[Request(found.window)].x)).numpy()
+    np.testing.assert_allclose(again, found.score, atol=1e-6)
 
 
 def test_answers_that_are_no_numbers_end_the_run_with_the_reason(store, tmp_path, monkeypatch):

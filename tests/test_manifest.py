@@ -134,3 +134,11 @@ def test_files_that_are_no_manifest_are_refused(tmp_path):
     (tmp_path / "y.json").write_text(json.dumps({"version": 9}))
     with pytest.raises(ValueError, match="of version 9, this program reads 1"):
         manifest.read_manifest(tmp_path / "y.json")
+
+
+def test_other_names_than_those_of_the_windows_are_refused(written):
+    store, windows, content = written
+    side = content["folds"][0]["train"]
+    side["subjects"] = [*side["subjects"][1:], "nobody"]
+    with pytest.raises(ValueError, match=r"name other subjects of train .* the file was edited"):
+        manifest.from_manifest(content, windows, store.fingerprint())

@@ -89,3 +89,17 @@ def test_who_taught_a_model_its_answers_does_not_test_it(store, tmp_path):
     ):
         launch(store, tmp_path / "r", *PROBE, *other, ckpt=first)
     assert not (tmp_path / "r").exists()
+
+
+def test_other_filters_than_those_of_pre_training_are_said(store, tmp_path, capsys):
+    backbone = CodeBrain(**SIZES)
+    preparation = {"clean": {"l_freq": 0.5, "h_freq": 75}, "channels": {"reference": "average"}}
+    backbone.record = {"stores": [{"windows": 1, "window_seconds": 30, "preparation": preparation}]}
+    backbone.save_pretrained(tmp_path / "export")
+    data = open_data(str(store.path))
+    data.contract.preparation.update(clean={"l_freq": 0.3, "h_freq": 75}, channels={"reference": "average"})
+    said = "the windows were prepared otherwise than those of pre-training: clean.l_freq 0.3 (there 0.5)"
+    assert provenance.prepared_otherwise(str(tmp_path), data) == said
+    data.contract.preparation["clean"]["l_freq"] = 0.5
+    assert not provenance.prepared_otherwise(str(tmp_path), data)
+    assert not provenance.prepared_otherwise("none", data)

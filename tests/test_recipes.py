@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from codebrain.data.format import SPLITS
 from data_prep.tasks import DATA_SETS
@@ -68,3 +69,20 @@ def test_splits_say_that_they_divide_subjects_only_if_they_do(divided) -> None:
     made = splits.make(windows, SplitConfig(within_subject=True))
     assert made.within_subject == divided
     assert [len(getattr(made.folds[0], name)) for name in SPLITS] == ([6, 3, 3] if divided else [4, 4, 4])
+
+
+def test_what_a_recipe_says_is_printed(capsys, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("recipe: mental_arithmetic\n")
+    ways = (
+        ["--recipe", "mental_arithmetic"],
+        ["--recipe=mental_arithmetic"],
+        ["--config", str(tmp_path / "mine.yaml")],
+    )
+    for flags in ways:
+        with pytest.raises(SystemExit):
+            _configured([*flags, "--training.epochs", "3", "--print_config"])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed["training"]["hidden"] == 1000
+        assert printed["training"]["epochs"] == 3
+    with pytest.raises(ValueError, match="--recipe nosuch: no such recipe"):
+        _configured(["--recipe", "nosuch", "--print_config"])

@@ -22,6 +22,7 @@ N = N_SUBJECTS * PER_SUBJECT
 SUBJECT = np.repeat([f"S{index:02d}" for index in range(N_SUBJECTS)], PER_SUBJECT)
 LABEL = np.arange(N) % 2
 RECORDING = 2 * np.repeat(np.arange(N_SUBJECTS), PER_SUBJECT) + LABEL
+UNKNOWN = {"pretraining": None, "prepared_otherwise": ""}
 WINDOWS = Windows(subject=SUBJECT, label=LABEL, recording=RECORDING, class_names=("rest", "count"))
 
 
@@ -57,8 +58,13 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
 
     arms = Arms(TASK, {"codebrain": results(skills[0], seeds), "band_power": results(skills[1], (0,))})
     splits = Splits(kind="kfold" if n_folds > 1 else "ratio", folds=tuple(sides), within_subject=within, seed=0)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=40)
-    facts = {"store": {"path": "store", "fingerprint": "f" * 64}, "processes": 1, "pretraining": None}
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=50)
+    facts = {
+        "store": {"path": "store", "fingerprint": "f" * 64},
+        "processes": 1,
+        "pretraining": None,
+        "prepared_otherwise": "",
+    }
     return report.build(config, arms, splits, WINDOWS, facts), arms
 
 
@@ -98,9 +104,13 @@ def build(arms, content):
     n_folds = len(content["splits"]["folds"])
     fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
     splits = Splits(kind="ratio", folds=(fold,) * n_folds, within_subject=False, seed=0)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=40)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=50)
     return report.build(
-        config, arms, splits, WINDOWS, {"store": {"fingerprint": "f" * 64}, "processes": 1, "pretraining": None}
+        config,
+        arms,
+        splits,
+        WINDOWS,
+        {"store": {"fingerprint": "f" * 64}, "processes": 1, "pretraining": None, "prepared_otherwise": ""},
     )
 
 
@@ -166,7 +176,7 @@ def test_curves_and_learning_say_which_side_they_are_on():
         title = f"toy (corrected), {words}, 1 fold, 2 seeds"
         assert figures.ranking_curves(content, arms.by_seed("codebrain", arms.side)).get_suptitle() == title
         assert figures.comparison(content).get_suptitle().startswith(title)
-        assert figures.subjects(content).axes[0].get_title() == title
+        assert figures.subjects(content).axes[0].get_title() == title.replace(": ", ":\n")
         assert figures.learning(content, []).axes[1].get_ylabel() == "AUROC on validation"
 
 

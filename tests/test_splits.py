@@ -1,5 +1,7 @@
 """Splits: who is where, what is refused, and the manifest that another run reads."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -140,3 +142,22 @@ def test_validation_of_one_value_is_refused_for_a_regression():
 )
 def test_impossible_splits_are_refused(message, n_subjects, config):
     refused(message, make_windows(n_subjects), **config)
+
+
+def test_of_patients_and_controls_both_validate():
+    """Each subject has one class; the next few in the draw may be all alike."""
+    subject = np.repeat([f"S{n:02d}" for n in range(13)], 4)
+    label = np.repeat([0] * 8 + [1] * 5, 4)
+    windows = Windows(subject=subject, label=label, recording=np.repeat(np.arange(13), 4), class_names=("a", "b"))
+    made = splits.make(windows, SplitConfig(kind="leave_one_subject_out"))
+    assert len(made.folds) == 13
+    for fold in made.folds:
+        assert set(label[fold.valid]) == {0, 1}
+        assert set(label[fold.train]) == {0, 1}
+
+
+def test_a_published_split_of_which_half_is_here_says_so():
+    windows = make_windows()
+    some = dataclasses.replace(windows, published=np.zeros(len(windows.label), np.int8))
+    with pytest.raises(ValueError, match=r"of these the store has 10 train: not all recordings are here.*kfold"):
+        splits.make(some, SplitConfig())

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from codebrain import weights
 from codebrain.data.codes import DTYPE, CodeFiles
 from codebrain.data.format import PARTIAL_SUFFIX, Shard, Store, publish
 from codebrain.data.windows import Request, WindowDataset
@@ -37,11 +38,7 @@ def code_files(store: Store, tokenizer: DualTokenizer) -> CodeFiles:
 
 def fingerprint(tokenizer: DualTokenizer) -> str:
     """Hash of a tokenizer's sizes and weights."""
-    digest = hashlib.sha256(repr(tokenizer.config).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return weights.fingerprint(tokenizer, tokenizer.config)
 
 
 def require_writable(stores: Sequence[Store], tokenizer: DualTokenizer) -> None:

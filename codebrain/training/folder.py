@@ -28,6 +28,9 @@ Inputs = Mapping[str, Mapping[str, str]]
 RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
 """What may differ between any run and the launch that takes it up again: nothing that the result depends on."""
 
+_OTHER_KIND = 40
+"""Differences that no two runs of the same program have."""
+
 _NAMED = 8
 """Differences from an earlier launch that a message lists."""
 
@@ -70,6 +73,8 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | Non
         raise ValueError(
             f"{saved} is damaged, so that nobody can say what was trained there. Give another --run_dir."
         ) from error
+    if len(changed) > _OTHER_KIND:
+        raise ValueError(f"{path} holds a run of another program or stage. Give this one a --run_dir of its own.")
     if changed:
         listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(changed.items())[:_NAMED])
         listed += f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""

@@ -101,6 +101,7 @@ def fit(
     optim: OptimConfig,
     after_update: AfterUpdateFn | None = None,
     best: tuple[str, str] = ("valid/loss", "min"),
+    from_start: bool = False,
     patience: int = 0,
 ) -> FitResult:
     """Train a model to `run.loop.total_steps`, from the run's last checkpoint if there is one. Collective.
@@ -124,6 +125,8 @@ def fit(
         ``(step, generator) -> scalars`` after every update on every process; collective.
     best : (str, "min" or "max")
         Which validation figure the best checkpoint is chosen by.
+    from_start : bool
+        Whether the model as it is given may be the best, having been trained before.
     patience : int
         Stop after as many validations without a new best; 0 never does.
 
@@ -147,8 +150,8 @@ def fit(
     stop = False
     bar = Progress(first=state.step, total=run.loop.total_steps, windows_per_step=windows_per_step, shown=run.is_main)
     with sigterm.noted() as asked_to_stop, bar as progress:
-        if state.step == 0:
-            _validate(run, model, evaluate, state, best)
+        if not state.last and _validate(run, model, evaluate, state, best, from_start=from_start):
+            _save(run, model, optimizer, state)
         clock = _Clock()
         while not stop and state.step < run.loop.total_steps and not (patience and state.since_best >= patience):
             scalars = updater.update(state.step)
@@ -161,7 +164,8 @@ def fit(
 
             if state.step % run.loop.log_every == 0 or last:
                 _log_training(run, state, updater.rate, clock.read(windows_per_step))
-            improved = (state.step % run.loop.eval_every == 0 or last) and _validate(run, model, evaluate, state, best)
+            judged = state.step % run.loop.eval_every == 0 or last
+            improved = judged and _validate(run, model, evaluate, state, best)
             if improved or last or stop or state.step % run.loop.save_every == 0:
                 _save(run, model, optimizer, state)
             clock.restart()
@@ -240,8 +244,16 @@ def _log_training(run: Run, state: _State, rate: float, timing: dict[str, float]
     state.sums, state.n_summed = {}, 0
 
 
-def _validate(run: Run, model: nn.Module, evaluate: EvaluateFn, state: _State, best: tuple[str, str]) -> bool:
-    """Validate and log; say whether it is the best so far."""
+def _validate(
+    run: Run,
+    model: nn.Module,
+    evaluate: EvaluateFn,
+    state: _State,
+    best: tuple[str, str],
+    *,
+    from_start: bool = True,
+) -> bool:
+    """Validate and log; say whether it is the best so far, which step 0 is only `from_start`."""
     key, mode = best
     torch.manual_seed(draw_key(run.loop.seed, state.step, 0, run.rank, DRAW_EVALUATE))
     model.eval()
@@ -250,7 +262,7 @@ def _validate(run: Run, model: nn.Module, evaluate: EvaluateFn, state: _State, b
     model.train()
     run.log(state.step, state.last)
     value = state.last[key]
-    if state.step == 0:
+    if state.step == 0 and not from_start:
         return False
     record = state.best_value
     better = record is None or math.isnan(record) or (value < record if mode == "min" else value > record)

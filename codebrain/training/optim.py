@@ -32,6 +32,19 @@ class OptimConfig:
     grad_clip: float = 1.0
     """Largest norm of the gradient over all parameters; 0 switches clipping off."""
 
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"--optim.lr is {self.lr:g}; it must be above 0")
+        if not 0 <= self.min_lr <= self.lr:
+            raise ValueError(f"--optim.min_lr is {self.min_lr:g}; it must lie between 0 and --optim.lr, {self.lr:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                f"--optim.betas are {self.betas[0]:g} and {self.betas[1]:g}; they must be 0 or more, below 1"
+            )
+        for name in ("weight_decay", "eps", "warmup_steps", "decay_steps", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--optim.{name} is {getattr(self, name):g}; it cannot be negative")
+
 
 def learning_rate(step: int, config: OptimConfig, total_steps: int) -> float:
     """Rate of the update `step`, counted from 0: linear warm-up, then a cosine from `lr` to `min_lr`."""
