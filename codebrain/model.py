@@ -299,7 +299,7 @@ class MaskedTokenModel(HubModel, nn.Module):
         self.head_t = nn.Linear(self.backbone.config.out_channels, n_codes_t, bias=False)
         self.head_f = nn.Linear(self.backbone.config.out_channels, n_codes_f, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, everywhere: bool = False) -> tuple[Tensor, Tensor]:
         """Return the logits of the temporal and the frequency codes.
 
         Parameters
@@ -308,14 +308,16 @@ class MaskedTokenModel(HubModel, nn.Module):
             Microvolts / 100.
         mask : Tensor (B, C, P), optional
             Bool or 0/1, 1 = hidden.
+        everywhere : bool
+            Whether the codes of visible patches are asked for as well.
 
         Returns
         -------
-        Two tensors (n_hidden, K), one row per hidden patch in the order of ``mask.nonzero()``; without a mask two
-        tensors (B, C, P, K).
+        Two tensors (n_hidden, K), one row per hidden patch in the order of ``mask.nonzero()``; without a mask, or
+        ``everywhere``, two tensors (B, C, P, K).
         """
         features = self.backbone(_checked_patches(x, self.backbone), mask)
-        return _code_logits(features, mask, self.head_t, self.head_f)
+        return _code_logits(features, None if everywhere else mask, self.head_t, self.head_f)
 
     def get_config(self) -> dict[str, Any]:
         """Return the sizes under the names of :class:`CodeBrain`, which can load what this model saves."""

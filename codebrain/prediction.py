@@ -15,17 +15,17 @@ from torch.nn import functional as F
 TOP = (1, 5)
 
 
-def code_loss(logits: Tensor, codes: Tensor, n_hidden: float) -> Tensor:
-    """Cross-entropy summed over hidden patches and divided by `n_hidden`, in nats.
+def code_loss(logits: Tensor, codes: Tensor, n_patches: float) -> Tensor:
+    """Cross-entropy summed over patches and divided by `n_patches`, in nats.
 
     Parameters
     ----------
     logits : (n, K) float Tensor
     codes : (n,) int64 Tensor
-    n_hidden : float
-        Hidden patches that the mean is taken over; a share of those of all processes, where several share a batch.
+    n_patches : float
+        Patches that the mean is taken over; a share of those of all processes, where several share a batch.
     """
-    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_hidden
+    return F.cross_entropy(logits.float(), codes, reduction="sum") / n_patches
 
 
 def prominent_band(patches: Tensor, sfreq: float, bands_hz: Sequence[tuple[float, float]]) -> Tensor:

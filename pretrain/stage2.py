@@ -47,10 +47,15 @@ class MaskConfig:
     """Size of a block: (channels, patches)."""
     symmetric: bool = False
     """Whether each window is also shown with the other patches hidden (LaBraM)."""
+    visible_weight: float = 0.0
+    """Weight in the loss of the codes of visible patches. With 0, as published, nothing asks the features of a visible
+    patch, and a classifier sees no others, to say what the patch holds: with little data they say less of it."""
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:
             raise ValueError(f"--mask.ratio is {self.ratio}; it must lie between 0 and 1")
+        if self.visible_weight < 0:
+            raise ValueError(f"--mask.visible_weight is {self.visible_weight}; it cannot be negative")
         if min(self.block) < 1:
             raise ValueError(f"--mask.block is {self.block[0]} {self.block[1]}; both sizes must be at least 1")
 
@@ -170,10 +175,10 @@ class Stage2:
         """Sums of the last validation; None in a run that was taken up at its end."""
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-        """Cross-entropy of both codes over hidden patches.
+        """Cross-entropy of both codes over hidden patches and, weighted, over visible ones.
 
         The mask is drawn for all windows of the step, wherever they are computed, and the sums are divided by the
-        hidden patches of all of them: so a batch in parts gives the gradient of the whole.
+        patches of all of them: so a batch in parts gives the gradient of the whole.
         """
         codes_t, codes_f = self._codes(batch)
         whole = self._mask((batch.global_size, *codes_t.shape[1:]), generator)
@@ -185,10 +190,18 @@ class Stage2:
             x, mask = torch.cat([x, x]), torch.cat([mask, ~mask])
             codes_t, codes_f = torch.cat([codes_t, codes_t]), torch.cat([codes_f, codes_f])
             n_hidden = codes_t[: len(batch)].numel()
-        logits_t, logits_f = model(x, mask)
-        loss_t = prediction.code_loss(logits_t, codes_t[mask], n_hidden)
-        loss_f = prediction.code_loss(logits_f, codes_f[mask], n_hidden)
-        return loss_t + loss_f, {"loss_t": loss_t, "loss_f": loss_f}
+        weight = self.config.mask.visible_weight
+        if not weight:
+            logits_t, logits_f = model(x, mask)
+            loss_t = prediction.code_loss(logits_t, codes_t[mask], n_hidden)
+            loss_f = prediction.code_loss(logits_f, codes_f[mask], n_hidden)
+            return loss_t + loss_f, {"loss_t": loss_t, "loss_f": loss_f}
+        pairs = list(zip(model(x, mask, everywhere=True), (codes_t, codes_f), strict=True))
+        loss_t, loss_f = (prediction.code_loss(logits[mask], codes[mask], n_hidden) for logits, codes in pairs)
+        n_visible = mask.numel() - n_hidden
+        visible = sum(prediction.code_loss(logits[~mask], codes[~mask], n_visible) for logits, codes in pairs)
+        scalars = {"loss_t": loss_t, "loss_f": loss_f, "loss_visible": visible}
+        return loss_t + loss_f + weight * visible, scalars
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Figures on held-out subjects, the same masks at every validation. Collective."""

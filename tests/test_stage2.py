@@ -77,8 +77,10 @@ def part_of(dataset: WindowDataset, windows: np.ndarray, offset: int, size: int)
         MaskConfig(kind="exact", ratio=0.3),
         MaskConfig(kind="blocks", block=(3, 2)),
         MaskConfig(symmetric=True),
+        MaskConfig(visible_weight=0.5),
+        MaskConfig(symmetric=True, visible_weight=2.0),
     ],
-    ids=lambda mask: f"{mask.kind}{'-symmetric' * mask.symmetric}",
+    ids=lambda mask: f"{mask.kind}{'-symmetric' * mask.symmetric}{'-visible' * (mask.visible_weight > 0)}",
 )
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(
     run: Run, tokenizer: DualTokenizer, store: Store, mask: MaskConfig
@@ -111,6 +113,34 @@ def test_the_loss_counts_hidden_patches_only(run: Run, tokenizer: DualTokenizer,
             expected[which] -= logits[row].log_softmax(-1)[target[b, c, p]] / int(mask.sum())
     torch.testing.assert_close(loss, expected.sum())
     torch.testing.assert_close(torch.stack([scalars["loss_t"], scalars["loss_f"]]), expected)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_visible_patches_count_by_their_weight(
+    run: Run, tokenizer: DualTokenizer, store: Store, symmetric: bool
+) -> None:
+    """Beside the plain loss: the mean over visible patches of both cross-entropies, in one pass through the model."""
+    dataset, model = WindowDataset([store]), make_model(tokenizer)
+    batch = dataset[Request(np.arange(4))]
+
+    def loss_of(weight: float) -> tuple[torch.Tensor, dict]:
+        task = make_task(run, tokenizer, store, MaskConfig(symmetric=symmetric, visible_weight=weight))
+        return task.loss(model, batch, torch.Generator().manual_seed(3))
+
+    plain, terms = loss_of(0.0)
+    mask = make_task(run, tokenizer, store, MaskConfig())._mask((4, 6, 4), torch.Generator().manual_seed(3))
+    codes = tokenizer.encode(batch.x, batch.ch_names)
+    expected, n = torch.zeros(()), 0
+    for hidden in (mask, ~mask) if symmetric else (mask,):
+        both = model(to_model_units(batch.x), hidden, everywhere=True)
+        for b, c, p in (~hidden).nonzero().tolist():
+            n += 1
+            for logits, target in zip(both, (codes.t, codes.f), strict=True):
+                expected = expected - logits[b, c, p].log_softmax(-1)[target[b, c, p]]
+    weighted, all_terms = loss_of(0.7)
+    torch.testing.assert_close(all_terms["loss_visible"], expected / n)
+    torch.testing.assert_close(weighted, plain + 0.7 * expected / n)
+    torch.testing.assert_close(all_terms["loss_t"], terms["loss_t"])
 
 
 @pytest.mark.parametrize("batch_size", [3, 5])
