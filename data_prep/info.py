@@ -32,8 +32,8 @@ def describe(store: Store) -> str:
     for names, count in sets.most_common(5):
         lines.append(f"channels    {len(names)} in {count:,} recordings: {' '.join(names)}")
     if info.task:
-        classes = ", ".join(f"{name} {count:,}" for name, count in windows_by_class(store).items())
-        lines.append(f"task        {info.task.name} ({info.task.protocol}): {classes}")
+        protocol = f" ({info.task.protocol})" if info.task.protocol else ""
+        lines.append(f"task        {info.task.name}{protocol}: {labels_in_words(store)}")
     lines += _signal(store)
     lines.append(f"rejected    {sum(recording.rejected for recording in store.recordings):,} windows{_why(store)}")
     left_out = [recording for recording in store.recordings if recording.status != "ok"]
@@ -103,15 +103,31 @@ def _band_power(window: npt.NDArray[np.float32], sfreq: float, low: float, high:
     return float(power[:, (freqs >= low) & (freqs < high)].sum(axis=1).mean())
 
 
+def labels_in_words(store: Store) -> str:
+    """Windows of each class of a task, or the range of its numbers."""
+    if not store.shards:
+        return "no window"
+    if counts := windows_by_class(store):
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    numbers = np.concatenate(list(_labels(store)))
+    return f"numbers from {numbers.min():g} to {numbers.max():g}, mean {numbers.mean():.4g}"
+
+
 def windows_by_class(store: Store) -> dict[str, int]:
-    """Names of a task's classes with the number of their windows."""
+    """Names of a task's classes with the number of their windows; none of a regression."""
     assert store.info.task is not None
     names = store.info.task.class_names
-    counts = np.zeros(len(names), dtype=int)
+    if not names or not store.shards:
+        return dict.fromkeys(names, 0)
+    counts = np.sum([np.bincount(labels, minlength=len(names)) for labels in _labels(store)], axis=0)
+    return dict(zip(names, counts.tolist(), strict=True))
+
+
+def _labels(store: Store) -> Iterator[npt.NDArray[np.integer] | npt.NDArray[np.floating]]:
+    """(n,) labels of each shard."""
     for shard in store.shards:
         with open_shard(store, shard) as h5:
-            counts += np.bincount(h5["label"][:], minlength=len(names))
-    return dict(zip(names, counts.tolist(), strict=True))
+            yield h5["label"][:]
 
 
 def rejections(store: Store) -> Counter[str]:

@@ -31,7 +31,7 @@ from codebrain.data.format import (
 from data_prep.corpora import Source, counted
 from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
-from data_prep.info import windows_by_class
+from data_prep.info import labels_in_words, windows_by_class
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
 from data_prep.write import ALL_FLAGS, Job, Result, is_another, read_record, read_result
@@ -97,8 +97,8 @@ class Preparation:
             return NOTHING_USABLE
         store = self._finish(folder, results)
         print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
-        if store.info.task is not None and store.info.task.class_names:
-            print(_classes(windows_by_class(store)))
+        if self.task is not None:
+            print(_labels(store, self.task))
         if self.report:
             from data_prep.report import write_report  # with matplotlib, which nothing else here needs
 
@@ -115,7 +115,7 @@ class Preparation:
             source=source,
             recipe=self.recipe,
             cutter=cutter,
-            is_labelled=info is not None,
+            labels="none" if info is None else "classes" if info.class_names else "numbers",
             has_split=info is not None and info.has_split,
             flags=() if cutter.is_fixed else ALL_FLAGS,
         )
@@ -269,14 +269,12 @@ def _summary(results: Sequence[Result], sfreq: float) -> str:
     return "\n".join(lines)
 
 
-def _classes(counts: dict[str, int]) -> str:
-    """Windows of each class; a class without any is loud, for a misspelt label leaves one behind."""
-    lines = ["classes     " + ", ".join(f"{name} {count:,}" for name, count in counts.items())]
+def _labels(store: Store, task: Task) -> str:
+    """Windows of each class, or the numbers to learn; a class without any is loud."""
+    counts = windows_by_class(store)
+    lines = [f"{'classes' if counts else 'labels'}".ljust(12) + labels_in_words(store)]
     if empty := [name for name, count in counts.items() if not count]:
-        lines.append(
-            f"WARNING: no window is of class {' or '.join(empty)}. Are labels spelt as in the recordings? Upper and "
-            "lower case count, and of several patterns that fit the first does"
-        )
+        lines.append(f"WARNING: no window is of class {' or '.join(empty)}. {task.why_no_window()}")
     return "\n".join(lines)
 
 

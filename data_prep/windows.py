@@ -52,8 +52,8 @@ class WindowPlan:
     start: npt.NDArray[np.int64]
     """(n,) first sample of each window at the store's sampling rate, ascending; trials lie end to end. A window that
     reaches beyond either end of the recording goes on at the other."""
-    label: npt.NDArray[np.int64] | None = None
-    """(n,) class of each window, in a task."""
+    label: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None
+    """(n,) class of each window, or number to learn, in a task."""
     split: npt.NDArray[np.int8] | None = None
     """(n,) 0 train, 1 valid, 2 test, in a task that fixes it."""
     length: npt.NDArray[np.int64] | None = None

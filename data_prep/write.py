@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open
 from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
 
-
 ALL_FLAGS = ("--",)
 """What all flags begin with."""
+
+_LABEL_DTYPES = {"none": None, "classes": np.int64, "numbers": np.float64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class Job:
     """What to do to it."""
     cutter: Cutter = EverywhereCutter()
     """Where its windows lie."""
-    is_labelled: bool = False
-    """Whether the cutter gives labels."""
+    labels: Literal["none", "classes", "numbers"] = "none"
+    """What the cutter gives each window."""
     has_split: bool = False
     """Whether the cutter gives splits."""
     flags: tuple[str, ...] = ALL_FLAGS
@@ -196,7 +197,7 @@ def _prepare(job: Job) -> Result:
         ch_names=opened.montage.ch_names,
         sfreq=sfreq,
         n_times=windows.length,
-        label_dtype=np.int64 if job.is_labelled else None,
+        label_dtype=_LABEL_DTYPES[job.labels],
         has_split=job.has_split,
     ) as writer:
         for chosen in windows.pieces():

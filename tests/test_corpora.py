@@ -505,7 +505,7 @@ def test_tables_of_a_bids_folder_are_heeded(tmp_path, monkeypatch):
     flags = ["--config", config, "--workers", "1", "--report", tmp_path / "report.html"]
     assert prep(monkeypatch, "task", "events", root, "--output", tmp_path / "s", *flags) == 0
     # The page counts the classes: an event of 5 s gives two windows, an instant one.
-    assert "task        events (corrected): left 2, right 1" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "task        events: left 2, right 1" in (tmp_path / "report.html").read_text(encoding="utf-8")
     store = Store.open(tmp_path / "s")
     (row,) = store.recordings
     assert (row.subject, row.session, row.age, row.sex) == ("sub-01", "ses-a", "34", "female")

@@ -271,6 +271,30 @@ def test_a_summary_that_is_silent_about_seizures_is_no_summary(disk, tmp_path) -
     assert refused["chb22/chb22_02.edf"] == "chb22-summary.txt gives 2 starts and 1 ends of its seizures"
 
 
+@pytest.mark.parametrize(
+    ("name", "labels", "of"),
+    [
+        ("chb_mit", "chb01/chb01-summary.txt", "chb01/"),
+        ("isruc_s1", "1/1_1.txt", "/1.rec"),
+        ("isruc_s3", "RawData/1/1_1.txt", "/subject1.mat"),
+        ("bcic2020_3", "Track3_Answer Sheet_Test.xlsx", "Test set/"),
+        ("tuev", ".rec", ".edf"),
+    ],
+)
+def test_a_recording_whose_labels_change_is_in_another_state(name, labels, of, disk, tmp_path) -> None:
+    folder = shutil.copytree(disk(name), tmp_path / "in")
+
+    def states() -> dict[str, str]:
+        return {source.key: source.state for source in DATA_SETS[name](protocol="published").sources(str(folder))}
+
+    before = states()
+    file = min(file for file in folder.rglob("*") if file.as_posix().endswith(labels))
+    file.write_bytes(file.read_bytes() + b"\n")
+    changed = {key for key, state in states().items() if state != before[key]}
+    concerned = file.with_suffix(".edf").name if name == "tuev" else of
+    assert changed == {key for key in before if concerned in key} != set()
+
+
 # Start and end of each clip in seconds.
 CLIPS_OF_SEED_V = {
     1: "30-102 132-228 287-524 555-742 773-920 982-1240 1271-1568 1628-1697 1730-1994 2025-2166 2227-2401 2435-2607 "

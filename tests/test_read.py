@@ -79,7 +79,7 @@ def test_guard(amplitude, passes):
     if passes:
         assert check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "the unit in its header") == ""
     else:
-        with pytest.raises(UnusableError, match="wrong unit. With the unit in its header its amplitude is"):
+        with pytest.raises(UnusableError, match=r"wrong unit\? With the unit in its header its amplitude is"):
             check_amplitude(channels, ["Fp1", "Cz", "O1"], GuardConfig(), "the unit in its header")
 
 
@@ -256,15 +256,9 @@ def test_nobody_is_advised_to_make_most_channels_up():
 
 
 def test_a_reason_speaks_of_flags_that_the_command_has():
-    error = UnusableError(
-        "lacks Pz", "--channels.max_interpolated 1 would fill it in", flag="--channels.max_interpolated"
-    )
-    assert (
-        str(error)
-        == error.told(("--unit", "--channels."))
-        == "lacks Pz. --channels.max_interpolated 1 would fill it in"
-    )
-    assert error.told(("--unit",)) == error.told(()) == "lacks Pz"
+    error = UnusableError("empty", "--truncated keep takes it", flag="--truncated")
+    assert str(error) == error.told(("--unit", "--truncated")) == "empty. --truncated keep takes it"
+    assert error.told(("--unit",)) == error.told(()) == "empty"
     assert UnusableError("empty file").told(("--",)) == "empty file"
 
 

@@ -76,10 +76,10 @@ class Files:
         return ""
 
 
-def files_of(recording: Path) -> Files:
-    """The files of a recording that are there, dangling links among them."""
+def files_of(recording: Path, labels: Iterable[Path] = ()) -> Files:
+    """The files of a recording that are there, dangling links among them; `labels` are further texts, if there."""
     suffix = recording.suffix.lower()
-    texts = bids.tables(recording)
+    texts = (*bids.tables(recording), *_there(labels))
     if recording.is_dir():
         inside = sorted(Path(folder, name) for folder, _, names in os.walk(recording) for name in names)
         return Files(signal=tuple(inside), texts=texts)

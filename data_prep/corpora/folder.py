@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +67,23 @@ def find_recordings(
         rows = counted(len(table.unused), "row")
         say(f"WARNING: {rows} of {table.file} fit no recording, such as {table.unused[0]}")
     sources = mark_duplicates(sources)
-    for line in _unusable_in_words(sources):
+    for line in unusable_in_words(sources):
         say(line)
     return sources
 
 
-def source_of(file: Path, key: str, subject: str, *, data_set: str = "", **known: str) -> Source:
-    """A recording with what its files and the tables beside it tell; `known` are further fields of Source."""
-    files = files_of(file)
+def source_of(
+    file: Path, key: str, subject: str, labels: Iterable[Path] = (), /, *, data_set: str = "", **known: str
+) -> Source:
+    """A recording with what its files and the tables beside it tell.
+
+    `labels` are files with its labels, if there are any. `known` are further fields of Source, which win where they
+    are not "".
+    """
+    files = files_of(file, labels)
     age, sex = bids.participant(file, subject.removeprefix(f"{data_set}/"))
-    told = {"age": age, "sex": sex, "unusable": _fault_of_name(file) or _readable(files.not_there()), **known}
+    told = {"age": age, "sex": sex, "unusable": _fault_of_name(file) or _readable(files.not_there())}
+    told |= {name: value for name, value in known.items() if value}
     return Source(
         file=str(file),
         key=_readable(key),
@@ -186,14 +193,15 @@ def _by_table(found: Sequence[_Found], table: SubjectTable) -> list[Source]:
     for one in found:
         if one.file in people:
             person = people[one.file]
-            told = {name: value for name, value in (("age", person.age), ("sex", person.sex)) if value}
-            sources.append(source_of(one.file, one.key, person.subject, scheme=table.file.name, **told))
+            known = {"age": person.age, "sex": person.sex, "scheme": table.file.name}
+            sources.append(source_of(one.file, one.key, person.subject, **known))
         else:
             sources.append(source_of(one.file, one.key, stem_of(one.key), unusable=f"not in {table.file.name}"))
     return sources
 
 
-def _unusable_in_words(sources: Sequence[Source]) -> Iterator[str]:
+def unusable_in_words(sources: Sequence[Source]) -> Iterator[str]:
+    """Lines on recordings that cannot be used, the first few with the reason."""
     unusable = [source for source in sources if source.unusable]
     if unusable:
         yield f"{counted(len(unusable), 'recording')} cannot be used, which recordings.csv will say too:"

@@ -46,6 +46,9 @@ class Task(Cutter, Protocol):
     def warning(self) -> str:
         """What whoever quotes figures on this store should know; "" for nothing."""
 
+    def why_no_window(self) -> str:
+        """What to look at if a class has no window, in a sentence."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trap:
@@ -179,6 +182,10 @@ class DataSet(FileCutter):
         lines += [f"  - {trap.published}. --protocol corrected: {trap.corrected}." for trap in self.about.traps]
         return "\n".join(lines)
 
+    def why_no_window(self) -> str:
+        """Only the user's copy can lack a class."""
+        return f"Not all recordings of {self.about.title} are here, or could be used: recordings.csv lists those found"
+
     def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Windows that fill the labelled stretches of a recording; those that its ends cut off are left out."""
         sfreq = recipe.clean.sfreq
@@ -204,6 +211,10 @@ class DataSet(FileCutter):
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """The labelled parts of one recording; UnusableError if the labels cannot be had."""
         raise NotImplementedError
+
+    def label_files(self, recording: Path) -> Iterable[Path]:
+        """Where the labels of a recording are, if they are there: when one changes, it is prepared anew."""
+        return ()
 
     def remark(self, source: Source) -> str:
         """What had to be taken for granted about the labels of one recording, for its row; "" for nothing."""
@@ -233,10 +244,8 @@ class DataSet(FileCutter):
         if not found:
             raise ValueError(f"{path} does not hold the files of {self.about.title}. {self.about.expected()}")
         for match, file in found:
-            yield (
-                match,
-                source_of(file, file.relative_to(root).as_posix(), match["subject"], scheme=self.about.title),
-            )
+            key, labels = file.relative_to(root).as_posix(), self.label_files(file)
+            yield match, source_of(file, key, match["subject"], labels, scheme=self.about.title)
 
 
 def whole(recording: Readable, label: int) -> list[Stretch]:

@@ -90,6 +90,10 @@ class Bcic2020(DataSet):
             note="" if known else "channels put in order, which by its clab is another in the file",
         )
 
+    def label_files(self, recording: Path) -> Iterable[Path]:
+        """The test set's answers."""
+        return [recording.with_name(_ANSWERS)]
+
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """Each trial is one window."""
         return marked(recording, self.about.class_names)

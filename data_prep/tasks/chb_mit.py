@@ -13,7 +13,7 @@ from data_prep.corpora import Source
 from data_prep.read import Readable
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import NO_FILTER, About, DataSet, Stretch, Trap, side, with_part
-from data_prep.tasks.clinical import DOUBLE_BANANA, read_seizures, zero_filled
+from data_prep.tasks.clinical import DOUBLE_BANANA, read_seizures, seizure_files, zero_filled
 
 # The files of each patient, as the published preparation counts them: one that comes first, then from one to another.
 _FILES = {
@@ -108,6 +108,10 @@ class ChbMit(DataSet):
             label = 1 if self.keeps("boundaries_only") else self._label(onset, seizures)
             if seconds == _WINDOW or self.keeps("stretched"):
                 yield Stretch(onset=onset, seconds=seconds, label=label)
+
+    def label_files(self, recording: Path) -> Iterable[Path]:
+        """The summary of the patient."""
+        return seizure_files(recording)
 
     def remark(self, source: Source) -> str:
         """That the summary is silent, as that of patient 24 is about files without seizures."""

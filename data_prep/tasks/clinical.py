@@ -29,6 +29,11 @@ def zero_filled(recording: Readable, wanted: Sequence[str]) -> Readable:
     return Derived(recording, own | zeros, note=f"zeros for {', '.join(missing)}")
 
 
+def seizure_files(file: Path) -> tuple[Path, Path]:
+    """The summary of a patient's seizures beside a recording, and the file that marks a recording with seizures."""
+    return file.with_name(f"{file.name.split('_')[0]}-summary.txt"), file.with_name(f"{file.name}.seizures")
+
+
 def read_seizures(file: Path) -> list[tuple[int, int]] | None:
     """Start and end in seconds of the seizures of a file, from the summary beside it; None if it does not mention it.
 
@@ -37,13 +42,12 @@ def read_seizures(file: Path) -> list[tuple[int, int]] | None:
     UnusableError
         There is no summary, it gives a seizure only one of its two times, or it is silent about a file with seizures.
     """
-    summary = file.with_name(f"{file.name.split('_')[0]}-summary.txt")
+    summary, annotated = seizure_files(file)
     if not summary.is_file():
         raise UnusableError(f"no seizure times: {summary.name} should lie beside it")
     text = summary.read_text(encoding="utf-8", errors="replace")
     entry = re.search(rf"File Name:\s*{re.escape(file.name)}\s(.*?)(?=File Name:|\Z)", text, re.DOTALL | re.IGNORECASE)
     if entry is None:
-        annotated = file.with_name(f"{file.name}.seizures")
         if annotated.exists():
             raise UnusableError(
                 f"no seizure times: {annotated.name} says that it has seizures, but {summary.name} does not mention it"

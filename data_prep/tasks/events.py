@@ -1,31 +1,25 @@
 """A labelled store from any annotated recordings: windows at what the files, or the events.tsv beside them, mark."""
 
-import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
 
-from codebrain.config import to_dict
 from codebrain.data.format import TaskInfo
 from data_prep.clean import Chain
-from data_prep.corpora import Source, bids, find_recordings
-from data_prep.cut import FileCutter
+from data_prep.corpora import Source, bids
 from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowConfig, WindowPlan, usable_span
+from data_prep.tasks.own import OwnTask
+from data_prep.windows import WindowPlan, usable_span
 
 
 @dataclass(frozen=True, kw_only=True)
-class Events(FileCutter, Recipe):
+class Events(OwnTask):
     """Windows at annotated events, labelled by a map from annotations to classes."""
 
-    windows: WindowConfig = field(
-        default_factory=lambda: WindowConfig(seconds=5.0, min_recording=0.0, drop_first=0.0, drop_last=0.0)
-    )
-    """Length of the windows and what makes one unusable."""
     labels: dict[str, str]
     """Class of each annotation: {"eyes open": open, "T[12]": move}; the first pattern that fits counts, an annotation
     that none fits is passed over. Classes are numbered in the order in which they first appear."""
@@ -35,10 +29,6 @@ class Events(FileCutter, Recipe):
     """Whether an event that lasts for several windows gives them all, one after the other, or only the first."""
     name: str = "events"
     """Name of the task."""
-    subject_pattern: str | None = None
-    """Regular expression whose first group, in a recording's path, is its subject."""
-    subjects: str | None = None
-    """CSV table with columns path (or file) and subject, and where known age and sex, instead of names in paths."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,25 +37,18 @@ class Events(FileCutter, Recipe):
 
     def info(self) -> TaskInfo:
         """What the labels mean."""
-        return TaskInfo(name=self.name, protocol="corrected", class_names=tuple(dict.fromkeys(self.labels.values())))
-
-    def recipe(self) -> Recipe:
-        """What is done to each recording."""
-        return Recipe(**{entry.name: getattr(self, entry.name) for entry in dataclasses.fields(Recipe)})
+        return TaskInfo(name=self.name, protocol="", class_names=tuple(dict.fromkeys(self.labels.values())))
 
     def constants(self) -> dict[str, Any]:
         """All that the store depends on besides the recordings."""
-        # Whom the table names is noted for each recording: it may grow, or move.
-        constants = {name: value for name, value in to_dict(self).items() if name != "subjects"}
-        return {**constants, "task": "events"}
+        return {**super().constants(), "task": "events"}
 
-    def sources(self, path: str) -> list[Source]:
-        """All recordings of a folder."""
-        return find_recordings([path], self.subject_pattern, subjects=self.subjects, say=print)
-
-    def warning(self) -> str:
-        """Nothing: there is no published protocol."""
-        return ""
+    def why_no_window(self) -> str:
+        """Most often a label that is spelt otherwise in the recordings."""
+        return (
+            "Are labels spelt as in the recordings? Upper and lower case count, and of several patterns that fit the "
+            "first does. Or were all its windows rejected?"
+        )
 
     def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Windows at the recording's annotated events; those that the filters' edges or its ends cut off are left."""

@@ -5,7 +5,7 @@ two: subject 8 has no F3 and F4, and the electrodes and ears of subject 40 are c
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -75,9 +75,12 @@ class IsrucS1(DataSet):
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """The epochs that were scored."""
-        file = Path(source.file)
-        n_epochs = math.floor(recording.seconds / EPOCH_SECONDS)
-        return sequences(read_stages(file.with_name(f"{file.stem}_1.txt")), n_epochs)
+        (stages,) = self.label_files(Path(source.file))
+        return sequences(read_stages(stages), math.floor(recording.seconds / EPOCH_SECONDS))
+
+    def label_files(self, recording: Path) -> Sequence[Path]:
+        """What the first scorer wrote."""
+        return [recording.with_name(f"{recording.stem}_1.txt")]
 
 
 def _by_position(night: Readable) -> Derived:

@@ -1,6 +1,6 @@
 """ISRUC-Sleep, subgroup 3: one night of each of 10 healthy persons, from the MATLAB files of extracted channels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -77,10 +77,16 @@ class IsrucS3(DataSet):
 
     def stretches(self, source: Source, recording: Readable) -> Iterable[Stretch]:
         """The epochs that were scored."""
-        stages = read_stages(Path(source.file).parents[1] / "RawData" / source.subject / f"{source.subject}_1.txt")
+        (file,) = self.label_files(Path(source.file))
+        stages = read_stages(file)
         n_epochs = recording.n_times // _N_TIMES
         if len(stages) - _UNSCORED != n_epochs:
             raise UnusableError(
                 f"{n_epochs} epochs and {len(stages)} labels: {_UNSCORED} more labels than epochs were expected"
             )
         return sequences(stages[:n_epochs], n_epochs)
+
+    def label_files(self, recording: Path) -> Sequence[Path]:
+        """What the first scorer wrote."""
+        number = recording.stem.lower().removeprefix("subject")
+        return [recording.parents[1] / "RawData" / number / f"{number}_1.txt"]
