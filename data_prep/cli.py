@@ -1,8 +1,10 @@
 """The command `codebrain-prep`: corpus, task, synthetic, info."""
 
 import dataclasses
+import difflib
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +18,26 @@ from data_prep.info import describe
 from data_prep.output import Preparation
 from data_prep.recipe import Recipe
 from data_prep.synthetic import SyntheticConfig, write_recordings
-from data_prep.tasks import TASKS, Task
+from data_prep.tasks import DATA_SETS, TASKS, Task
 
 USAGE = """usage: codebrain-prep COMMAND ...
 
   corpus PATH... --output STORE     windows of recordings in files or folders, for pre-training
-  task NAME PATH --output STORE     labelled windows of a data set: {tasks}
+  task NAME PATH --output STORE     labelled windows; `codebrain-prep task` lists the names
   synthetic FOLDER                  EDF files of simulated EEG
   info STORE                        what a store holds
 
 `codebrain-prep COMMAND --help` lists the flags of each.
+"""
+TASK_USAGE = f"""usage: codebrain-prep task NAME PATH --output STORE
+
+NAME is a data set of the literature:
+{textwrap.fill(", ".join(DATA_SETS), initial_indent="  ", subsequent_indent="  ")}
+or says what labels recordings of yours:
+  events    their annotations, or NAME_events.tsv beside them
+  table     a table, by file or by subject
+
+`codebrain-prep task NAME --help` lists the flags of each.
 """
 
 
@@ -105,13 +117,12 @@ def _main() -> int:
         "info": _info,
     }
     arguments = sys.argv[1:]
-    usage = USAGE.format(tasks=", ".join(TASKS))
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage)
+        print(USAGE)
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in commands:
-        raise ValueError(f"no command {name!r}.\n{usage}")
+        raise ValueError(f"no command {name!r}{_nearest(name, commands)}.\n{USAGE}")
     return commands[name](rest)
 
 
@@ -141,13 +152,12 @@ def _corpus(arguments: Sequence[str]) -> int:
 
 
 def _task(arguments: Sequence[str]) -> int:
-    names = ", ".join(TASKS)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: codebrain-prep task NAME PATH --output STORE\n\nNAME is one of: {names}")
+        print(TASK_USAGE)
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in TASKS:
-        raise ValueError(f"no task {name!r}; there are: {names}")
+        raise ValueError(f"no task {name!r}{_nearest(name, TASKS)}; there are: {', '.join(TASKS)}")
     task_class = TASKS[name]
     # One flat set of flags: the task's own, and where the work is done.
     fields: list[Any] = [("path", str, field())]
@@ -198,6 +208,11 @@ def _info(arguments: Sequence[str]) -> int:
     )
     print(describe(Store.open(given.store)))
     return 0
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _part(part_class: Any, whole: Any) -> Any:

@@ -32,6 +32,8 @@ class Source:
     """Hash of the sizes of its files and of what the texts among them say."""
     part: str = ""
     """Side of the split ("train", "valid", "test") where a labelled data set fixes it by files."""
+    label: str = ""
+    """What a table of labels says of it, where there is one."""
     unusable: str = ""
     """Why it cannot be used, where that is known before it is opened."""
 
@@ -43,7 +45,8 @@ class Source:
     @property
     def state(self) -> str:
         """Hash of all that its row and its windows depend on: in another state it is prepared anew."""
-        told = (self.files_hash, self.subject, self.session, self.age, self.sex, self.unusable)
+        told = [self.files_hash, self.subject, self.session, self.age, self.sex, self.unusable]
+        told += [self.label] if self.label else []
         return hashlib.sha256("\0".join(told).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.corpora import bids, tuh
+from data_prep.corpora.table import TableRow, read_table
 
 SUBJECT_PATTERNS: dict[str, str] = {
     "BIDS (sub-XX)": r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[_/])",
@@ -22,7 +22,8 @@ SUBJECT_PATTERNS: dict[str, str] = {
 """Naming schemes that are recognised, tried in this order on a recording's path inside the given folder."""
 
 _SESSION = re.compile(r"(?:^|[/_])(ses-[A-Za-z0-9]+|s\d{3}(?=_\d{4}|_t\d{3}))")
-_PATH_COLUMNS = ("path", "file")
+PATH_COLUMNS = ("path", "file")
+"""Headings under which a table names recordings."""
 
 
 class Naming:
@@ -88,18 +89,16 @@ class SubjectTable:
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
         self.file = Path(file)
-        if not self.file.is_file():
-            raise FileNotFoundError(f"--subjects {file}: no such table")
         self.unused: list[str] = []
         self._people: dict[str, Person] = {}
-        for number, row in enumerate(self._rows(), start=2):
-            path = next((row[name] for name in _PATH_COLUMNS if row.get(name)), "").replace("\\", "/")
-            if not path or not row.get("subject"):
-                raise ValueError(f"--subjects {file}: line {number} has no {'subject' if path else 'path'}")
-            age, sex = bids.age_and_sex(row)
-            person = Person(subject=row["subject"], age=age, sex=sex)
+        for row in self._rows():
+            path = next((row.cells[name] for name in PATH_COLUMNS if row.cells.get(name)), "").replace("\\", "/")
+            if not path or not row.cells["subject"]:
+                raise ValueError(f"--subjects {file}: line {row.line} has no {'subject' if path else 'path'}")
+            age, sex = bids.age_and_sex(row.cells)
+            person = Person(subject=row.cells["subject"], age=age, sex=sex)
             if self._people.setdefault(path, person) != person:
-                raise ValueError(f"--subjects {file}: line {number} says otherwise of {path} than a line before it")
+                raise ValueError(f"--subjects {file}: line {row.line} says otherwise of {path} than a line before it")
         if not self._people:
             raise ValueError(f"--subjects {file} has no rows")
 
@@ -128,19 +127,14 @@ class SubjectTable:
         self.unused = sorted(set(self._people) - set(found.values()))
         return {file: self._people[row] for file, row in found.items()}
 
-    def _rows(self) -> Iterable[dict[str, str]]:
-        text = self.file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        header = text[0] if text else ""
-        delimiter = max(",;\t", key=header.count)
-        rows = csv.DictReader(text, delimiter=delimiter)
-        columns = [(name or "").strip().lower() for name in rows.fieldnames or ()]
-        if "subject" not in columns or not set(columns) & set(_PATH_COLUMNS):
+    def _rows(self) -> list[TableRow]:
+        columns, rows = read_table(self.file, "--subjects")
+        if "subject" not in columns or not set(columns) & set(PATH_COLUMNS):
             raise ValueError(
                 f"--subjects {self.file} needs the columns path (or file) and subject, and may have age and sex; it "
                 f"has {', '.join(columns) or 'none'}"
             )
-        rows.fieldnames = columns
-        return [{key: (value or "").strip() for key, value in row.items() if key} for row in rows]
+        return rows
 
 
 def session_of(key: str) -> str:

@@ -13,6 +13,7 @@ from data_prep.tasks.mumtaz import Mumtaz
 from data_prep.tasks.physionet_mi import PhysionetMi
 from data_prep.tasks.seed_v import SeedV
 from data_prep.tasks.shu_mi import ShuMi
+from data_prep.tasks.table import Table
 from data_prep.tasks.tuab import Tuab
 from data_prep.tasks.tuev import Tuev
 
@@ -25,6 +26,6 @@ DATA_SETS: dict[str, type[DataSet]] = {
 }
 """Data sets of the literature: the ten of the CodeBrain paper, then three more of its peers."""
 
-TASKS: dict[str, type] = {**DATA_SETS, "events": Events}
+TASKS: dict[str, type] = {**DATA_SETS, "events": Events, "table": Table}
 
-__all__ = ["DATA_SETS", "TASKS", "DataSet", "Events", "Task"]
+__all__ = ["DATA_SETS", "TASKS", "DataSet", "Events", "Table", "Task"]
