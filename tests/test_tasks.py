@@ -1,8 +1,11 @@
 """Labelled data sets: which windows, which labels, which split."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from codebrain.channels import TEN_TWENTY_19
 from codebrain.data.format import Store
@@ -12,9 +15,10 @@ from data_prep.synthetic import SyntheticConfig, write_recordings
 from data_prep.tasks import Events, MentalArithmetic, Task
 from data_prep.windows import WindowConfig
 from tests.recordings import noise, write_edf
-from tests.test_prep import prep
+from tests.test_prep import CONFIGS, prep
 
 ORDER = "Fp1 Fp2 F3 F4 F7 F8 T3 T4 C3 C4 T5 T6 P3 P4 O1 O2 Fz Cz Pz A2-A1"
+EYES = Path(__file__).resolve().parent.parent / "examples" / "eyes.yaml"
 EEGMAT = [f"EEG {name}" for name in ORDER.split()]
 
 
@@ -146,6 +150,19 @@ def test_recordings_without_events_are_rows_with_a_reason(tmp_path):
     assert [row.status for row in store.recordings] == ["ok", "failed", "failed"]
     assert "no usable event: none of one, two among its annotations (else)" in store.recordings[1].reason
     assert "none at all" in store.recordings[2].reason
+
+
+def test_the_example_is_prepared_as_the_small_corpus():
+    small, eyes = (yaml.safe_load(file.read_text()) for file in (CONFIGS / "small.yaml", EYES))
+    assert eyes["windows"].pop("seconds") < small["windows"].pop("seconds")
+    assert {part: eyes[part] for part in small} == small
+
+
+def test_events_of_the_example_as_a_user_types_it(synthetic, tmp_path, monkeypatch, capsys):
+    flags = ["--output", tmp_path / "s", "--config", EYES, "--workers", "1"]
+    assert prep(monkeypatch, "task", "events", synthetic, *flags) == 0
+    assert "classes     open 2" in capsys.readouterr().out
+    assert Store.open(tmp_path / "s").shards[0].ch_names == TEN_TWENTY_19
 
 
 def test_events_as_a_user_types_it(synthetic, tmp_path, monkeypatch, capsys):
