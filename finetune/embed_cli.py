@@ -37,6 +37,9 @@ from finetune.recordings import Prepared, prepared, recipe_for
 _LARGEST = 8 << 30
 """Bytes of features that are held in memory before they are written."""
 
+_PATCH_SECONDS = 1.0
+"""Length of a patch, whatever the sampling rate of the model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
@@ -95,6 +98,8 @@ def run_command(argv: list[str] | None = None) -> int:
     with _windows(config, float(backbone.config.patch_size)) as (stores, found):
         dataset = WindowDataset(stores)
         _check_size(dataset, config, backbone.config)
+        for line in _unseen(dataset, backbone.config.patch_size):
+            print(line, file=sys.stderr)
         values = embed(backbone, dataset, config, device)
         _write(output, values, dataset, backbone.config)
     shape = " x ".join(str(size) for size in values.values.shape)
@@ -102,6 +107,12 @@ def run_command(argv: list[str] | None = None) -> int:
     if found is None:
         return 0
     found.tell()
+    if found.unnamed and len(config.sources) > 1:
+        print(
+            f"{found.unnamed} of {len(config.sources)} recordings name no subject in a known way: `subject` takes each "
+            "of these for a person of its own",
+            file=sys.stderr,
+        )
     return USER_MISTAKE if found.refused else 0
 
 
@@ -139,12 +150,15 @@ def _windows(config: EmbedConfig, sfreq: float) -> Iterator[tuple[list[Store], P
     else:
         _check_unset(config)
         recipe = recipe_for(contract, None if config.unit == "auto" else config.unit)
-    with prepared(config.sources, recipe) as found:
+    flags = ("--unit", "--channels.") if contract is None else ("--unit",)
+    with prepared(config.sources, recipe, flags) as found:
         yield [found.store], found
 
 
 def _recipe(config: EmbedConfig, sfreq: float) -> Recipe:
     """Windows over whole recordings, whatever is in them."""
+    if config.window_seconds < _PATCH_SECONDS:
+        raise ValueError(f"--window_seconds {config.window_seconds:g} is less than a patch of {_PATCH_SECONDS:g} s")
     everything = WindowConfig(seconds=config.window_seconds, min_recording=0.0, drop_first=0.0, drop_last=0.0)
     return Recipe(
         unit=config.unit,
@@ -152,6 +166,17 @@ def _recipe(config: EmbedConfig, sfreq: float) -> Recipe:
         clean=replace(config.clean, sfreq=sfreq),
         windows=replace(everything, keep_edges=True, max_uv=None, min_swing_uv=None),
     )
+
+
+def _unseen(dataset: WindowDataset, patch_size: int) -> Iterator[str]:
+    """Lines on what of the windows the model does not see: it reads whole patches."""
+    sfreq = dataset.stores[0].info.sfreq
+    for n_times in sorted({montage.n_times for montage in dataset.montages}):
+        if rest := n_times % patch_size:
+            yield (
+                f"WARNING: the model reads patches of {patch_size / sfreq:g} s: it does not see the last "
+                f"{rest / sfreq:g} s of each window of {n_times / sfreq:g} s."
+            )
 
 
 def _check_unset(config: EmbedConfig) -> None:

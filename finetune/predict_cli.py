@@ -64,9 +64,11 @@ def run_command(argv: list[str] | None = None) -> int:
     )
     if config.batch_size < 1:
         raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
+    for path in config.recordings:
+        _check_is_no_store(path)
     device = find_device(config.device)
     model, contract = load(config.ckpt)
-    with prepared(config.recordings, recipe_for(contract, config.unit)) as found:
+    with prepared(config.recordings, recipe_for(contract, config.unit), flags=("--unit",)) as found:
         dataset = WindowDataset([found.store])
         answers = predict(model.to(device), dataset, config.batch_size, device)
         table = _table(answers, dataset, contract)
@@ -75,9 +77,18 @@ def run_command(argv: list[str] | None = None) -> int:
     else:
         Path(config.output).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(config.output), table)
-        print(f"{config.output}: {len(answers.window)} windows of {len(dataset.subject_names)} recording(s)")
+        n_used = len(found.store.recordings) - len(found.refused)
+        print(f"{config.output}: {len(answers.window)} windows of {n_used} recording(s)")
     found.tell()
     return USER_MISTAKE if found.refused else 0
+
+
+def _check_is_no_store(path: str) -> None:
+    if any((Path(path) / name).exists() for name in ("store.json", "progress")):
+        raise ValueError(
+            f"{path} is a store, and codebrain-predict reads recordings. What a fine-tuned model says of the windows "
+            "of its own store is in predictions.csv of the run; features of any store come from codebrain-embed"
+        )
 
 
 def predict(model: Classifier, dataset: WindowDataset, batch_size: int, device: torch.device) -> Outputs:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from codebrain.data.format import Recording, Shard, Store, StoreInfo, write_store
 from data_prep.corpora import Source
+from data_prep.corpora.subjects import subjects_of
 from data_prep.cut import EverywhereCutter
 from data_prep.read import Unit
 from data_prep.recipe import Recipe, recipe_of
@@ -32,6 +33,8 @@ class Prepared:
     """Recordings that could not be used at all, with the reason."""
     notes: dict[str, str]
     """What was left out of the others, and what had to be assumed of them."""
+    unnamed: int
+    """Recordings whose paths name no subject by a known scheme, so that each counts for a person of its own."""
 
     def tell(self) -> None:
         """Print what was refused and noted, beside the results."""
@@ -72,7 +75,7 @@ def _check_repeatable(contract: Contract) -> None:
 
 
 @contextmanager
-def prepared(paths: Sequence[str], recipe: Recipe) -> Iterator[Prepared]:
+def prepared(paths: Sequence[str], recipe: Recipe, flags: tuple[str, ...]) -> Iterator[Prepared]:
     """Cut recordings into consecutive windows, in a store that lasts as long as the context.
 
     Parameters
@@ -80,25 +83,23 @@ def prepared(paths: Sequence[str], recipe: Recipe) -> Iterator[Prepared]:
     paths : sequence of str
         Recordings of any format that MNE reads.
     recipe : Recipe
+    flags : tuple of str
+        Beginnings of the command's flags on recordings: a reason for which one cannot be used speaks of no others.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        A path does not exist, or not one recording can be used; the message says why.
+        A path does not exist or is no recording, or not one recording can be used; the message says why.
     """
     for path in paths:
-        if not Path(path).exists():
-            raise FileNotFoundError(f"{path}: no such recording")
-        if Path(path).is_dir() and not Path(path).suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
-            raise ValueError(
-                f"{path} is a folder, neither a store nor a recording: give its files, such as {path}/*.edf"
-            )
+        _check_is_recording(Path(path))
+    named = subjects_of(paths)
     with tempfile.TemporaryDirectory(prefix="codebrain-") as folder:
         rows: list[Recording] = []
         shards: list[Shard] = []
         for row, path in enumerate(tqdm(paths, "preparing", unit=" recordings", leave=False, disable=None)):
-            source = Source(file=path, key=path, subject=Path(path).stem)
-            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=EverywhereCutter())
+            source = Source(file=path, key=path, subject=named[row][0])
+            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=EverywhereCutter(), flags=flags)
             result = prepare(job)
             rows.append(result.recording)
             shards += [result.shard] if result.shard else []
@@ -107,7 +108,19 @@ def prepared(paths: Sequence[str], recipe: Recipe) -> Iterator[Prepared]:
             raise ValueError("; ".join(f"{path} cannot be used: {reason}" for path, reason in refused.items()))
         info = StoreInfo(sfreq=recipe.clean.sfreq, window_seconds=recipe.windows.seconds)
         notes = {row.path: _note(row) for row in rows if row.status == "ok" and row.reason}
-        yield Prepared(write_store(folder, info, shards, rows), refused, notes)
+        unnamed = sum(not scheme for _, scheme in named)
+        yield Prepared(write_store(folder, info, shards, rows), refused, notes, unnamed)
+
+
+def _check_is_recording(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such recording")
+    if (path / "progress").is_dir():
+        Store.open(path)  # which says what it lacks: complete stores are not taken for recordings
+    if any((path / name).exists() for name in ("config.yaml", "export", "model.safetensors")):
+        raise ValueError(f"{path} is the folder of a model, which goes behind --ckpt: what it is to read stands before")
+    if path.is_dir() and not path.suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
+        raise ValueError(f"{path} is a folder, and no recording: give its files, such as {path}/*.edf")
 
 
 def _note(row: Recording) -> str:

@@ -1,6 +1,7 @@
 """codebrain-predict and codebrain-embed: recordings in, answers or features with times out, and what they refuse."""
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -56,12 +57,14 @@ def model(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("model"))
 
 
-def record(path: Path, labels=("EEG Pz-REF", "EEG FZ-REF", "EEG Cz-REF", "ECG"), seconds=13, gain=1.0, loud=None):
+def record(
+    path: Path, labels=("EEG Pz-REF", "EEG FZ-REF", "EEG Cz-REF", "ECG"), seconds=13, gain=1.0, loud=None, volts=900e-6
+):
     """A recording at 200 Hz whose channels are in another order and under other names than the model's."""
     rng = np.random.default_rng(len(labels))
     x = 20e-6 * gain * rng.standard_normal((len(labels), 200 * seconds))
     if loud is not None:
-        x[0, loud] = 900e-6
+        x[0, loud] = volts
     raw = mne.io.RawArray(x, mne.create_info(list(labels), 200.0, "eeg"), verbose="error")
     mne.export.export_raw(path, raw, verbose="error", overwrite=True)
     return path
@@ -118,6 +121,15 @@ def test_windows_that_the_preparation_rejects_are_left_out_and_counted(model, tm
     assert "1 of 6 windows are left out (amplitude 1 (Pz 1))" in said.err
 
 
+def test_a_dead_electrode_is_named(model, tmp_path, capsys):
+    recipe = dataclasses.replace(RECIPE, windows=dataclasses.replace(RECIPE.windows, min_swing_uv=None))
+    dead = record(tmp_path / "dead.edf", loud=slice(None), volts=0.0)
+    assert predict_cli.run_command([str(dead), "--ckpt", str(save_model(tmp_path, recipe=recipe))]) == 0
+    said = capsys.readouterr()
+    assert len(table(said.out)) == 6
+    assert said.err.strip().endswith(f"{dead}: nothing moves in EEG Pz-REF")
+
+
 def test_a_sequence_model_sees_the_windows_in_their_row(recording, tmp_path, capsys):
     folder = save_model(tmp_path, "sequence", ("a", "b", "c"))
     assert predict_cli.run_command([str(recording), "--ckpt", str(folder)]) == 0
@@ -145,13 +157,48 @@ def test_what_cannot_be_predicted_or_embedded_is_refused_with_the_reason(command
     volts = record(tmp_path / "volts.edf", gain=1e3)
     foreign = record(tmp_path / "foreign.edf", labels=("EEG O1", "EEG O2"))
     ckpt = ["--ckpt", str(model)]
-    refused("is a folder, neither a store nor a recording", str(tmp_path), *ckpt)
+    (tmp_path / "folder").mkdir()
+    refused("is a folder, and no recording: give its files, such as", str(tmp_path / "folder"), *ckpt)
+    refused("is the folder of a model, which goes behind --ckpt", str(model), *ckpt)
     refused("no such recording", "nowhere.edf", *ckpt, error=FileNotFoundError)
     refused("wrong unit\\?.*microvolts, above the 1000 that EEG can have", str(volts), *ckpt)
     refused("none of the wanted channels; it has EEG O1, EEG O2", str(foreign), *ckpt)
     refused("--device nowhere cannot be used.*here are cpu", str(recording), *ckpt, "--device", "nowhere")
     refused("--batch_size is 0", str(recording), *ckpt, "--batch_size", "0")
     refused("no such file or folder", str(recording), "--ckpt", "nowhere", error=FileNotFoundError)
+
+
+def test_a_store_is_no_recording_and_the_message_says_what_there_is(model, tmp_path):
+    store = write_task_store(tmp_path / "store", n_subjects=3).path
+    line = [str(store), "--ckpt", str(model), "--output", str(tmp_path / "x.npz")]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"is a store, and codebrain-predict reads recordings.*predictions\.csv"):
+            predict_cli.run_command(line)
+        (store / "progress").mkdir(exist_ok=True)
+        (store / "store.json").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match="its preparation has not finished; run the same codebrain-prep"):
+        embed_cli.run_command(line)
+
+
+def test_advice_names_flags_that_the_command_has(model, recording, tmp_path, capsys):
+    foreign = record(tmp_path / "foreign.edf", labels=("E1", "E2", "E3"))
+    cut_short = tmp_path / "cut.edf"
+    cut_short.write_bytes(recording.read_bytes()[:-5000])
+    line = [str(recording), str(foreign), str(cut_short), "--output", str(tmp_path / "x.npz"), "--ckpt"]
+    CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
+    rename = ". If you know which electrodes these are, say so with --channels.rename"
+    for command, ckpt, flags, advice in (
+        (predict_cli.run_command, model, [], ""),
+        (embed_cli.run_command, model, [], ""),
+        (embed_cli.run_command, tmp_path, ["--window_seconds", "2"], rename),
+    ):
+        assert command([*line, str(ckpt), *flags]) == 2
+        said = capsys.readouterr().err
+        assert f"E1, E2, E3{advice}\n" in said
+        assert "; copy it again\n" in said
+    volts = record(tmp_path / "volts.edf", gain=1e3)
+    with pytest.raises(ValueError, match="say so with --unit V, mV, uV or nV"):
+        predict_cli.run_command([str(volts), "--ckpt", str(model)])
 
 
 @pytest.mark.parametrize("command", [predict_cli.run_command, embed_cli.run_command])
@@ -231,6 +278,34 @@ def test_a_recording_is_embedded_as_the_training_windows_were_prepared(recording
     assert np.abs(other["features"] - found["features"]).max() > 1e-3
     warned = f"WARNING: --clean.l_freq 2.0, but {tmp_path / 'telling'} was trained with 1.0: its features will differ."
     assert capsys.readouterr().err.splitlines() == [warned]
+
+
+def test_runs_of_a_person_are_of_one_subject(model, tmp_path, capsys):
+    names = ("Subject28_1.edf", "Subject28_2.edf", "x/S001R01.edf", "sub-7/rest.edf", "sub-7/task.edf")
+    for name in (*names, "night.edf", "x/night.edf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        record(tmp_path / name, seconds=2)
+    found = embed(tmp_path, *(tmp_path / name for name in names), "--ckpt", model)
+    assert found["subject"].tolist() == ["Subject28", "Subject28", "S001", "sub-7", "sub-7"]
+    assert "name no subject" not in capsys.readouterr().err
+    found = embed(tmp_path, tmp_path / "night.edf", tmp_path / "x" / "night.edf", "--ckpt", model)
+    assert found["subject"].tolist() == ["night", "x/night"]
+    assert "2 of 2 recordings name no subject in a known way" in capsys.readouterr().err
+    # Two recordings of a person are two recordings.
+    line = [str(tmp_path / name) for name in names[:2]]
+    assert predict_cli.run_command([*line, "--ckpt", str(model), "--output", str(tmp_path / "a.csv")]) == 0
+    assert "2 windows of 2 recording(s)" in capsys.readouterr().out
+
+
+def test_what_is_no_whole_patch_is_said_to_be_unseen(recording, tmp_path, capsys):
+    CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
+    embed(tmp_path, recording, "--ckpt", tmp_path, "--window_seconds", "2.5")
+    said = capsys.readouterr().err
+    assert "WARNING: the model reads patches of 1 s: it does not see the last 0.5 s of each window of 2.5 s." in said
+    embed(tmp_path, recording, "--ckpt", tmp_path, "--window_seconds", "2")
+    assert "does not see" not in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"--window_seconds 0\.5 is less than a patch of 1 s"):
+        embed(tmp_path, recording, "--ckpt", tmp_path, "--window_seconds", "0.5")
 
 
 def test_a_fine_tuned_model_embeds_as_it_was_prepared(model, recording, tmp_path):

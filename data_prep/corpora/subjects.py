@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,17 @@ class Naming:
             if found := expression.search(key):
                 return next((group for group in found.groups() if group), found[0]), scheme
         return stem_of(key), ""
+
+
+def subjects_of(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, str]]:
+    """Subject and naming scheme of recordings that were named one by one.
+
+    Their paths below the folder that they share are looked at, as in a corpus those below the given one: who a folder
+    further up is named after would be all of them.
+    """
+    places = [Path(file).absolute() for file in files]
+    shared = os.path.commonpath([place.parent for place in places])
+    return [Naming().subject(place.relative_to(shared).as_posix()) for place in places]
 
 
 @dataclass(frozen=True, kw_only=True)
