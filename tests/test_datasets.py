@@ -880,6 +880,17 @@ def test_pickles_may_hold_arrays_only(tmp_path, capsys) -> None:
         load_pickle(path)
 
 
+def test_a_class_that_the_copy_lacks_is_no_misspelt_label(disk, tmp_path, monkeypatch, capsys) -> None:
+    folder = shutil.copytree(disk("physionet_mi"), tmp_path / "in")
+    for file in folder.rglob("*.edf"):
+        if file.stem[-2:] not in ("04", "08", "12"):
+            file.unlink()
+    assert prep(monkeypatch, "task", "physionet_mi", folder, "--output", tmp_path / "s", "--workers", "1") == 0
+    said = capsys.readouterr().out
+    assert "WARNING: no window is of class both fists or both feet. Not all recordings of PhysioNet-MI are here" in said
+    assert "spelt" not in said
+
+
 def test_a_data_set_as_a_user_types_it(disk, tmp_path, monkeypatch, capsys) -> None:
     flags = ["--output", tmp_path / "s", "--workers", "1"]
     assert prep(monkeypatch, "task", "tuab", disk("tuab"), *flags, "--protocol", "published") == 0

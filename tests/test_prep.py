@@ -303,6 +303,8 @@ def test_another_configuration_is_refused(folder, tmp_path, monkeypatch, capsys)
         (["corpus", "{data}", "--output", "{out}", "--subject_pattern", "xyz(\\d+)"], "fits no recording"),
         (["corpus", "{data}", "--output", "{data}"], "holds files but no preparation"),
         (["task", "nonsense", "{data}", "--output", "{out}"], "there are: faced"),
+        (["task", "mental_aritmetic", "{data}", "--output", "{out}"], "(did you mean mental_arithmetic?)"),
+        (["taks", "events"], "no command 'taks' (did you mean task?)"),
         (
             ["task", "mental_arithmetic", "{data}", "--output", "{out}"],
             "does not hold the files of EEG During Mental Arithmetic Tasks",
