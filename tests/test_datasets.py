@@ -16,6 +16,7 @@ from scipy.signal import butter, lfilter
 from codebrain.channels import TEN_TWENTY_19, bipolar_pair, canonical_name
 from codebrain.data.format import SPLITS
 from data_prep.corpora import Source
+from data_prep.cut import open_recording
 from data_prep.read import OpenRecording, UnusableError
 from data_prep.tasks import DATA_SETS, DataSet
 from data_prep.tasks.arrays import load_mat, load_pickle
@@ -878,6 +879,16 @@ def test_pickles_may_hold_arrays_only(tmp_path, capsys) -> None:
     path.write_bytes(b"no pickle")
     with pytest.raises(UnusableError, match="cannot be read as a pickle"):
         load_pickle(path)
+
+
+def test_arrays_in_another_unit_have_no_header_to_blame(tmp_path) -> None:
+    file = tmp_path / "in" / "sub-001_ses-01_task_motorimagery_eeg.mat"
+    file.parent.mkdir()
+    x = np.stack([on_disk.signal(DATA_SETS["shu_mi"].about.channels, 4, 250.0)] * 2)
+    scipy.io.savemat(file, {"data": 1e6 * x, "labels": np.array([[1, 2]], dtype=np.uint8)})
+    task = DATA_SETS["shu_mi"]()
+    with pytest.raises(UnusableError, match=r"wrong unit\? With its numbers taken for microvolts its amplitude is"):
+        open_recording(task.sources(str(file.parent))[0], task, task.recipe())
 
 
 def test_a_class_that_the_copy_lacks_is_no_misspelt_label(disk, tmp_path, monkeypatch, capsys) -> None:

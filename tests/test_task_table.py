@@ -180,6 +180,7 @@ def test_numbers_are_a_regression(folder, tmp_path, monkeypatch, capsys):
         (["3", "1", "2"], {"labels_as": "classes"}, ("3", "1", "2")),
         (["3", "1", "2"], {"classes": ["1", "2"]}, ("1", "2")),
         (["3", "x", "2"], {"labels_as": "classes"}, ("3", "x", "2")),
+        (['"a, b"', '"c\nd"', '"a, b"'], {}, ("a, b", "c\nd")),
         (["b", "na", "a"], {}, ("b", "a")),
     ],
 )
@@ -234,9 +235,10 @@ def test_mistakes_are_refused_before_the_work(content, flags, message, folder, t
 
 def test_a_spreadsheets_own_file_is_refused(folder, tmp_path):
     file = tmp_path / "labels.xlsx"
-    file.write_bytes(b"PK\3\4\0\0")
-    with pytest.raises(ValueError, match="is no CSV or TSV: save the spreadsheet as one"):
-        Table(labels=str(file), column="x").sources(str(folder))
+    for content in (b"PK\3\4\0\0", "file,x\n*,\u00fcbung\n".encode("latin-1"), "file,x\n".encode("utf-16")):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="is no CSV or TSV in UTF-8: save the table, or the spreadsheet, as one"):
+            Table(labels=str(file), column="x").sources(str(folder))
     with pytest.raises(FileNotFoundError, match=r"--labels nowhere\.csv: no such table"):
         Table(labels="nowhere.csv", column="x").sources(str(folder))
 

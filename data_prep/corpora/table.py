@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,22 @@ def read_table(file: Path, flag: str) -> tuple[Sequence[str], list[TableRow]]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{flag} {file}: no such table")
-    content = file.read_bytes()
-    if b"\0" in content:
-        raise ValueError(f"{flag} {file} is no CSV or TSV: save the spreadsheet as one, in UTF-8")
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
-    header = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter=max(_DELIMITERS, key=header.count))
+    text = _text(file.read_bytes())
+    if text is None:
+        raise ValueError(f"{flag} {file} is no CSV or TSV in UTF-8: save the table, or the spreadsheet, as one")
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
     reader.fieldnames = [(name or "").strip().lower() for name in reader.fieldnames or ()]
     return reader.fieldnames, [
         TableRow(line=reader.line_num, cells={name: (text or "").strip() for name, text in row.items() if name})
         for row in reader
     ]
+
+
+def _text(content: bytes) -> str | None:
+    """A file's text; None if it is none, or one in another encoding, in which names would not be those of files."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
