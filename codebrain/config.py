@@ -225,7 +225,16 @@ def _as_flags(bare: list[str], leaves: dict[str, Any], positional: Sequence[str]
         else:
             yield f"--{name}={bare.pop(0)}"
     if bare:
-        raise ValueError(f"unexpected argument {bare[0]!r}; did you mean a flag, `--{bare[0].lstrip('-')}`?")
+        raise ValueError(f"unexpected argument {bare[0]!r}{_why_unexpected(bare[0], leaves, positional)}")
+
+
+def _why_unexpected(token: str, leaves: dict[str, Any], positional: Sequence[str]) -> str:
+    key = token.lstrip("-").partition("=")[0]
+    if token.startswith("-") or key in leaves:
+        return f"; did you mean a flag, `--{key}`?"
+    if not positional:
+        return ": this command takes flags alone"
+    return f": this command takes one {_metavar(positional[-1])}"
 
 
 def _yaml_list(values: list[str], kind: Any) -> str:
@@ -266,15 +275,16 @@ def explain(message: str, leaves: dict[str, Any], prog: str) -> str:
     key, reason = found.groups()
     if key not in leaves:
         return _explain_group(key, leaves)
-    value = reason.rpartition("Got value: ")[2].strip()
-    near = difflib.get_close_matches(value, [str(name) for name in _choices(leaves[key])], n=1)
+    # Of a union the parser lists what each member expects before it comes to the value.
+    value = re.split("(?:Got|Given) value: ", reason)[-1].strip()
+    near = difflib.get_close_matches(value, [name for kind in _flatten(leaves[key]) for name in _choices(kind)], n=1)
     return f"--{key} is {value}; it takes {in_words(leaves[key])}." + (f" Did you mean {near[0]}?" if near else "")
 
 
 def in_words(kind: Any) -> str:
     """What a key of this type takes."""
     if names := _choices(kind):
-        return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return _any_of(names)
     members = typing.get_args(kind)
     if typing.get_origin(kind) is tuple and members and members[-1] is not Ellipsis:
         return f"{len(members)} values: " + ", ".join(map(in_words, members))
@@ -283,8 +293,12 @@ def in_words(kind: Any) -> str:
     if typing.get_origin(kind) is dict:
         return f"a map whose values are each {in_words(members[1])} (a number is one in quotes)"
     if members:  # a union
-        return " or ".join(map(in_words, members))
+        return _any_of([word for member in members for word in _choices(member) or [in_words(member)]])
     return _WORDS.get(kind, "a text")
+
+
+def _any_of(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}

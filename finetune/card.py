@@ -17,7 +17,7 @@ def model_card(config: FinetuneConfig, contract: Contract, facts: dict[str, Any]
     return f"""---
 library_name: codebrain-eeg
 license: bsd-3-clause
-tags: [eeg, codebrain, {task.name}]
+tags: [eeg, codebrain, {json.dumps(task.name)}]
 ---
 # CodeBrain, fine-tuned for {task.name}
 
@@ -26,7 +26,7 @@ Tells {what} from a window of EEG: {len(contract.ch_names)} channels x {contract
 
 - Channels: {", ".join(contract.ch_names)}
 - Preparation: `{json.dumps(contract.preparation, sort_keys=True)}`
-- Protocol: {task.protocol}; mode `{config.mode}`, head `{config.head}`
+- Task: {task.title}; mode `{config.mode}`, head `{config.head}`
 - Selected on validation at step {facts["best_step"]} by {selection.removeprefix("valid_")} {facts[selection]:.4f}; the
   run's report.md has the figures to quote
 

@@ -168,7 +168,7 @@ def _confirm(run: Run, config: FinetuneConfig, made: Splits, data: Data) -> None
 
 def _announce(run: Run, config: FinetuneConfig, data: Data, made: Splits, note: str) -> None:
     run.say(
-        f"{data.task.name} ({data.task.protocol}): {len(data.dataset)} windows of {data.dataset.montages[0]}, "
+        f"{data.task.title}: {len(data.dataset)} windows of {data.dataset.montages[0]}, "
         f"{len(data.dataset.subject_names)} subjects; {made.kind} split with {len(made.folds)} fold(s), "
         f"{len(config.seeds)} seed(s)" + (f"\n{note}" if note else "")
     )

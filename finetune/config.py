@@ -38,7 +38,7 @@ class TrainingConfig:
     process and two (with a batch of two parts or more) give the same result."""
     head_lr: float = 5e-4
     """Peak learning rate of the head; the backbone's is `optim.lr`. That of a `linear` head, which sums over all
-    patches, and of a `channel` head is divided by the square root of the number of patches or channels."""
+    patches, is divided by the square root of their number."""
     layer_decay: float = 1.0
     """Factor on the backbone's rate from one layer to the one below it; 1 gives all layers the same rate."""
     dropout: float = 0.1

@@ -203,7 +203,7 @@ def learning(report: dict[str, Any], trials: list[Result]) -> Figure:
     if 0 < len(named) <= _MANY:
         figure.legend(list(named.values()), list(named), loc="outside right center")
     task, config = report["task"], report["config"]
-    what = f"{task['name']} ({task['protocol']}), {config['mode']} with head {config['head']}"
+    what = f"{task['title']}, {config['mode']} with head {config['head']}"
     figure.suptitle(f"{what}: a line per fold and seed, a dot where its weights were taken")
     return figure
 
@@ -282,4 +282,4 @@ def _title(report: dict[str, Any]) -> str:
         "seed": len(config["seeds"]),
     }
     behind = ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items())
-    return f"{task['name']} ({task['protocol']}), {side}: {behind}"
+    return f"{task['title']}, {side}: {behind}"

@@ -91,11 +91,10 @@ class HeadConfig:
     def rate(self) -> float:
         """Factor on the learning rate.
 
-        `linear` and `channel` sum over many patches or channels at once: at the rate of a head that sees their mean
-        they fit the training windows within an epoch. Below 1 by the square root of their number, they learn as
-        gradually whatever the montage.
+        `linear` sums over all patches at once: at the rate of a head that sees their mean it fits the training windows
+        within an epoch. Below 1 by the square root of their number, it learns as gradually whatever the montage.
         """
-        return self._n_parts**-0.5 if self.kind in ("linear", "channel") else 1.0
+        return self._n_parts**-0.5 if self.kind == "linear" else 1.0
 
     @property
     def _n_parts(self) -> int:

@@ -51,7 +51,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     task, side = report["task"], report["reported_side"]
     config, counts = report["config"], report["splits"]["folds"]
     parts = [
-        f"# {task['name']} ({task['protocol']}): CodeBrain, `{config['mode']}` with head `{config['head']}`",
+        f"# {task['title']}: CodeBrain, `{config['mode']}` with head `{config['head']}`",
         "\n".join(f"- **{text}**" for text in report["cautions"]) or None,
         f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
         _headline(report),

@@ -87,8 +87,8 @@ def build(
     judged = {name: _judge(arms, name, windows, config.n_bootstrap) for name in arms.results}
     compared = {name: _compare(arms.task.selection, judged, name) for name in judged if name != MAIN}
     return {
-        "task": {"name": arms.task.name, "protocol": arms.task.protocol, "kind": arms.task.kind}
-        | {"class_names": list(arms.task.class_names)},
+        "task": {"name": arms.task.name, "protocol": arms.task.protocol, "title": arms.task.title}
+        | {"kind": arms.task.kind, "class_names": list(arms.task.class_names)},
         **facts,
         "config": to_dict(config),
         "splits": _splits(splits, windows),

@@ -32,7 +32,7 @@ class Task:
     name: str
     """Name of the task, such as `mental_arithmetic`."""
     protocol: str
-    """`published` or `corrected`."""
+    """`published` or `corrected`; "" of a task that a user made."""
     kind: TaskKind
     """Two classes, more than two, or a number."""
     class_names: tuple[str, ...]
@@ -60,6 +60,11 @@ class Task:
         kinds: dict[int, TaskKind] = {0: "regression", 2: "binary"}
         kind = kinds.get(len(info.class_names), "multiclass")
         return cls(name=info.name, protocol=info.protocol, kind=kind, class_names=tuple(info.class_names))
+
+    @property
+    def title(self) -> str:
+        """Name, and protocol where there is one."""
+        return f"{self.name} ({self.protocol})" if self.protocol else self.name
 
     @property
     def n_logits(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -177,3 +178,31 @@ def test_bugs_keep_their_traceback() -> None:
 
     with pytest.raises(KeyError):
         command(main)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A choice that may be left open."""
+
+    path: str
+    """A file."""
+    unit: Literal["auto", "V", "mV", "uV"] | None = None
+    """Unit."""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["a", "--unit", "pV"], "--unit is pV; it takes auto, V, mV, uV or null. Did you mean V?"),
+        (["a", "b"], "unexpected argument 'b': this command takes one PATH"),
+        (["a", "unit=V"], "unexpected argument 'unit=V'; did you mean a flag, `--unit`?"),
+    ],
+)
+def test_what_is_too_much_or_no_choice_is_said_in_one_line(line, message):
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
+        parse(Unit, line, prog="p", description="", positional=["path"])
+
+
+def test_a_command_of_flags_alone_says_so():
+    with pytest.raises(ValueError, match="unexpected argument 'a': this command takes flags alone"):
+        parse(Unit, ["a", "--path", "b"], prog="p", description="")

@@ -94,7 +94,8 @@ def run_command(argv: list[str] | None = None) -> int:
     try:
         codes, ch_names, notes = tokenize(config, tokenizer)
     except UnusableError as error:
-        raise ValueError(f"{config.recording} cannot be used: {error}") from error
+        told = error.told(("--unit", "--truncated", "--channels."))
+        raise ValueError(f"{config.recording} cannot be used: {told}") from error
     sizes = tokenizer.config
     sequences = TokenSequences(
         codes_t=codes.t.numpy().astype(smallest_dtype(sizes.n_codes_t)),
