@@ -3,9 +3,9 @@
     python examples/mental_arithmetic.py --data EEGMAT --run_dir RUN
 
 EEGMAT is the folder of PhysioNet's EEG During Mental Arithmetic Tasks. For each fold a corpus, a tokenizer and a
-backbone are made of the recordings of all other subjects; then a classifier is trained per fold and seed, beside the
-same classifier on an untrained backbone, log band power and the tangent space. Each step is a command that a user would
-type, printed before it runs; a step that is finished is not done again. RUN/probe/report.md has the figures.
+backbone are made of the recordings of all other subjects; then classifiers are trained per fold and seed, beside the same on an
+untrained backbone, log band power and the tangent space. Each step is a command that a user would type, printed before it
+runs; a step that is finished is not done again. RUN/probe/report.md and RUN/full/report.md have the figures.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ExperimentConfig:
     """Groups of subjects, each of which tests once."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     """Seeds of the classifiers."""
-    modes: list[Literal["probe", "full", "probe_then_full"]] = field(default_factory=lambda: ["probe"])
+    modes: list[Literal["probe", "full", "probe_then_full"]] = field(default_factory=lambda: ["probe", "full"])
     """What is trained on the labels: the classifier alone, everything, or one after the other."""
-    stage1_steps: int = 500
+    stage1_steps: int = 1000
     """Optimizer updates of each tokenizer."""
-    stage2_steps: int = 2000
+    stage2_steps: int = 3000
     """Optimizer updates of each backbone."""
 
 
@@ -55,7 +55,7 @@ def main() -> int:
     for mode in config.modes:
         step(f"classifiers, {mode}", "codebrain-finetune", "--config", "finetune/configs/tiny.yaml",
              "--ckpt", folder / "fold-{fold}" / "backbone", "--data", tasks, "--run_dir", folder / mode,
-             "--mode", mode, "--head", "linear", "--split.kind", split.kind, "--split.n_folds", split.n_folds,
+             "--mode", mode, "--head", "channel", "--optim.lr", 1e-4, "--split.kind", split.kind, "--split.n_folds", split.n_folds,
              "--seeds", *config.seeds, "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
     return 0
 

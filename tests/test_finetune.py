@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import finetune.baselines
 import finetune.figures
 import finetune.predict
+import finetune.report
 import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
@@ -432,12 +434,12 @@ def test_a_run_that_dies_at_its_end_does_not_train_again(store, tmp_path, monkey
 
     flags = ("--mode", "probe", "--head", "mean", "--baseline", "band_power")
     with monkeypatch.context() as patch:
-        patch.setattr(cli.report, "build", dies)
+        patch.setattr(finetune.report, "build", dies)
         with pytest.raises(KeyboardInterrupt):
             launch(store, tmp_path / "r", *flags)
     with monkeypatch.context() as patch:
         patch.setattr(finetune.trial, "fit", dies)
-        patch.setattr(cli.baselines, "predict", dies)
+        patch.setattr(finetune.baselines, "predict", dies)
         again = launch(store, tmp_path / "r", *flags)
     assert set(again["arms"]) == {"codebrain", "band_power"}
 

@@ -132,13 +132,18 @@ def test_what_a_reader_must_know_is_said():
     assert "Only" not in cautions(n_folds=3)
 
 
-def test_a_class_that_is_not_judged_is_named():
-    content, arms = make()
+def of_one_class(arms):
+    """Judge by the windows of the second class alone."""
     for results in arms.results.values():
         for result in results:
             test = result.predictions["test"]
             result.predictions["test"] = test.take(test.label == 1)
-    again = build(arms, content)
+    return arms
+
+
+def test_a_class_that_is_not_judged_is_named():
+    content, arms = make()
+    again = build(of_one_class(arms), content)
     assert "No window of rest is among those judged" in "\n".join(again["cautions"])
     assert "No window of" not in "\n".join(content["cautions"])
 
