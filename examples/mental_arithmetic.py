@@ -3,9 +3,10 @@
     python examples/mental_arithmetic.py --data EEGMAT --run_dir RUN
 
 EEGMAT is the folder of PhysioNet's EEG During Mental Arithmetic Tasks. For each fold a corpus, a tokenizer and a
-backbone are made of the recordings of all other subjects; then classifiers are trained per fold and seed, beside the same on an
-untrained backbone, log band power and the tangent space. Each step is a command that a user would type, printed before it
-runs; a step that is finished is not done again. RUN/probe/report.md and RUN/full/report.md have the figures.
+backbone are made of the recordings of all other subjects; then classifiers are trained per fold and seed, beside the
+same on an untrained backbone, log band power and the tangent space. Each step is a command that a user would type,
+printed before it runs; a step that is finished is not done again. RUN/probe/report.md and RUN/full/report.md have the
+figures.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def main() -> int:
     for mode in config.modes:
         step(f"classifiers, {mode}", "codebrain-finetune", "--config", "finetune/configs/tiny.yaml",
              "--ckpt", folder / "fold-{fold}" / "backbone", "--data", tasks, "--run_dir", folder / mode,
-             "--mode", mode, "--head", "channel", "--optim.lr", 1e-4, "--split.kind", split.kind, "--split.n_folds", split.n_folds,
-             "--seeds", *config.seeds, "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
+             "--mode", mode, "--head", "channel", "--optim.lr", 1e-4,
+             "--split.kind", split.kind, "--split.n_folds", split.n_folds, "--seeds", *config.seeds, "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
     return 0
 
 
