@@ -57,7 +57,8 @@ def main() -> int:
         step(f"classifiers, {mode}", "codebrain-finetune", "--config", "finetune/configs/tiny.yaml",
              "--ckpt", folder / "fold-{fold}" / "backbone", "--data", tasks, "--run_dir", folder / mode,
              "--mode", mode, "--head", "channel", "--optim.lr", 1e-4,
-             "--split.kind", split.kind, "--split.n_folds", split.n_folds, "--seeds", *config.seeds, "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
+             "--split.kind", split.kind, "--split.n_folds", split.n_folds, "--seeds", *config.seeds,
+             "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
     return 0
 
 
