@@ -71,7 +71,7 @@ def main() -> int:
         name = config.task or "events"
         labels = [] if config.task else ["--config", EYES]
         step("labelled windows", "codebrain-prep", "task", name, recordings, "--output", tasks, *labels)
-        how = ["--mode", "probe", "--head", "mean", "--baseline", "untrained", "band_power"]
+        how = ["--mode", "probe", "--head", "channel", "--baseline", "untrained", "band_power"]
         step("classifier", "codebrain-finetune", "--ckpt", runs["backbone"], "--data", tasks, *how,
              "--run_dir", runs["classifier"])  # fmt: skip
     print_table(corpus, runs, bool(labelled))
