@@ -56,7 +56,7 @@ def main() -> int:
     for mode in config.modes:
         step(f"classifiers, {mode}", "codebrain-finetune", "--config", "finetune/configs/tiny.yaml",
              "--ckpt", folder / "fold-{fold}" / "backbone", "--data", tasks, "--run_dir", folder / mode,
-             "--mode", mode, "--head", "channel", "--optim.lr", 1e-4,
+             "--mode", mode, "--head", "channel",
              "--split.kind", split.kind, "--split.n_folds", split.n_folds, "--seeds", *config.seeds,
              "--baseline", "untrained", "band_power", "tangent_space")  # fmt: skip
     return 0
