@@ -100,7 +100,7 @@ class FinetuneConfig:
     seeds: list[int] = field(default_factory=lambda: [0])
     """One model is trained per seed (weights, order of the data, dropout); the report has their mean and spread."""
     baseline: list[Baseline] = field(default_factory=lambda: ["band_power"])
-    """What to compare with on the same splits. `band_power`: log band power and logistic regression; `tangent_space`:
+    """What to compare with on the same splits, `[]` for nothing. `band_power`: log band power and logistic regression; `tangent_space`:
     Riemannian tangent space and logistic regression (needs pyriemann); `untrained`: the same training on a backbone of
     the same sizes with random weights."""
     splits: str | None = None
