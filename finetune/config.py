@@ -100,9 +100,9 @@ class FinetuneConfig:
     seeds: list[int] = field(default_factory=lambda: [0])
     """One model is trained per seed (weights, order of the data, dropout); the report has their mean and spread."""
     baseline: list[Baseline] = field(default_factory=lambda: ["band_power"])
-    """What to compare with on the same splits, `[]` for nothing. `band_power`: log band power and logistic regression; `tangent_space`:
-    Riemannian tangent space and logistic regression (needs pyriemann); `untrained`: the same training on a backbone of
-    the same sizes with random weights."""
+    """What to compare with on the same splits, `[]` for nothing. `band_power`: log band power and logistic regression;
+    `tangent_space`: Riemannian tangent space and logistic regression (needs pyriemann); `untrained`: the same training
+    on a backbone of the same sizes with random weights."""
     splits: str | None = None
     """A splits.json of another run, to use the same splits; otherwise they are made as `split` says."""
     split: SplitConfig = field(default_factory=SplitConfig)
