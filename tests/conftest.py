@@ -5,9 +5,9 @@ from pathlib import Path
 
 # Before anything imports huggingface_hub: without it a missing network costs five retries.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Before anything imports torch: workers beside each other have one core each.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything imports torch. Workers beside each other have one core each, and what a test does itself is compared
+# to the last bit with what its child processes do on one thread (tests/processes.py).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

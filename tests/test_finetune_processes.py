@@ -104,8 +104,10 @@ def test_two_processes_give_the_report_of_one(case, tmp_path):
         a, b = Predictions.load(path), Predictions.load(tmp_path / "2" / path.relative_to(tmp_path / "1"))
         np.testing.assert_array_equal(a.window, b.window)
         np.testing.assert_allclose(a.score, b.score, atol=1e-4)
-    for side in ("valid", "test"):
-        for name, entry in one["arms"]["codebrain"][side]["metrics"].items():
-            other = two["arms"]["codebrain"][side]["metrics"][name]
-            np.testing.assert_allclose(other["by_seed"], entry["by_seed"], rtol=1e-4)
-            np.testing.assert_allclose(other["interval"], entry["interval"], rtol=1e-4)
+    arms = [report["arms"]["codebrain"] for report in (one, two)]
+    for name, entry in arms[0]["test"]["metrics"].items():
+        other = arms[1]["test"]["metrics"][name]
+        np.testing.assert_allclose(other["by_seed"], entry["by_seed"], rtol=1e-4)
+        np.testing.assert_allclose(other["interval"], entry["interval"], rtol=1e-4)
+    for name, entry in arms[0]["valid"]["folds"].items():
+        np.testing.assert_allclose(arms[1]["valid"]["folds"][name]["by_fold"], entry["by_fold"], rtol=1e-4)
