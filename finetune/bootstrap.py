@@ -24,6 +24,10 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 """Share of the draws that an interval holds."""
 
+MIN_DEFINED = 0.9
+"""Share of the draws that must define a figure for it to have an interval. What is left of fewer are the draws that
+look like the sample: of one patient and one control, every draw with an AUROC has the same."""
+
 _VALUES = 1 << 22
 """Weights of windows (draws x windows) whose curves are computed at once: bounds the memory."""
 
@@ -47,6 +51,10 @@ class Draws:
         taken = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_draws if len(names) > 1 else 0)
         return cls(names, taken.astype(float))
 
+    def among(self, predictions: Predictions) -> npt.NDArray[np.bool_]:
+        """(S,) who of those drawn is judged there."""
+        return np.isin(self.names, predictions.subject)
+
     def figures(self, kind: TaskKind, by_seed: Sequence[Predictions]) -> dict[str, Floats]:
         """Every figure of merit in every draw (R,), mean over seeds; NaN where a draw does not define it.
 
@@ -56,17 +64,17 @@ class Draws:
         by_seed : sequence of Predictions
             For the same windows by models of several seeds. Their subjects may be some of those drawn.
         """
-        own = np.isin(self.names, by_seed[0].subject)
-        each = [resampled(kind, predictions, self.counts[:, own]) for predictions in by_seed]
+        counts = self.counts[:, self.among(by_seed[0])]
+        each = [resampled(kind, predictions, counts) for predictions in by_seed]
         return {name: np.mean([figures[name] for figures in each], axis=0) for name in each[0]}
 
 
 def interval(values: Floats) -> tuple[float, float] | None:
-    """Percentile interval of a figure over draws (R,); None where no draw defines it."""
-    values = values[np.isfinite(values)]
-    if not len(values):
+    """Percentile interval of a figure over draws (R,); None where too few of them define it."""
+    defined = values[np.isfinite(values)]
+    if not len(defined) or len(defined) < MIN_DEFINED * len(values):
         return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -155,6 +163,10 @@ def _steps(curve: Floats) -> Floats:
     return np.diff(curve, axis=1, prepend=0.0)
 
 
+_ROUNDING = 1e-10
+"""Share of a sum of squares that a difference of two such sums may owe to rounding."""
+
+
 def _regression(label: Floats, predicted: Floats, subject: npt.NDArray[np.intp], draws: Floats) -> dict[str, Floats]:
     """Pearson's r, R2 and RMSE from the moments of the subjects."""
     # Centred first: the moments of a far-away mean would cancel.
@@ -165,8 +177,10 @@ def _regression(label: Floats, predicted: Floats, subject: npt.NDArray[np.intp],
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         var_y, var_p, cov = syy - sy**2 / n, spp - sp**2 / n, syp - sy * sp / n
+        # A draw of one subject with one label leaves rounding errors, not a variance.
+        moves_y, moves_p = var_y > _ROUNDING * syy, var_p > _ROUNDING * spp
         return {
-            "pearson_r": np.where((var_y > 0) & (var_p > 0), cov / np.sqrt(var_y * var_p), np.nan),
-            "r2": np.where(var_y > 0, 1 - error / var_y, np.nan),
+            "pearson_r": np.where(moves_y & moves_p, cov / np.sqrt(var_y * var_p), np.nan),
+            "r2": np.where(moves_y, 1 - error / var_y, np.nan),
             "rmse": np.sqrt(error / n),
         }

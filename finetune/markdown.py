@@ -143,13 +143,13 @@ def _compared(report: dict[str, Any]) -> list[str]:
     where = {"all": "over all windows", "within_folds": "within the folds"}
     rows = [
         {"CodeBrain against": TITLES[arm], "figure": f"{figure} {where[way]}"}
-        | {"difference": _difference(found), "CodeBrain is": found["verdict"]}
+        | {"difference": _difference(found), "verdict": found["verdict"]}
         for arm, ways in report["compared"].items()
         for way, found in ways.items()
     ]
     return [
         "Against the baselines; in brackets the 95 % interval of the difference, over draws of subjects that are the "
-        "same for both. Better or worse is said only where it does not hold 0:",
+        "same for both. Better or worse is said of six subjects or more, where it does not hold 0:",
         _table(rows),
     ]
 

@@ -300,6 +300,8 @@ def _verdict(figure: str, baseline: str, ways: dict[str, Difference]) -> str:
         text = f"CodeBrain does NOT beat {title}: {numbers}."
     elif whole.verdict == "not told apart":
         text = f"CodeBrain lies above {title}, and these subjects do not tell the two apart: {numbers}."
+    elif whole.verdict == "too few subjects":
+        text = f"CodeBrain lies above {title}, and too few subjects say so to tell the two apart: {numbers}."
     else:
         text = ""
     within = ways.get("within_folds")
@@ -309,7 +311,9 @@ def _verdict(figure: str, baseline: str, ways: dict[str, Difference]) -> str:
 
 
 def _signed(difference: Difference) -> str:
-    low, high = difference.interval or (math.nan, math.nan)
+    if difference.interval is None:
+        return f"{difference.value:+.3f} (no interval)"
+    low, high = difference.interval
     return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 

@@ -84,4 +84,44 @@ def test_a_fold_that_defines_no_figure_is_left_out_and_none_at_all_is_undefined(
     assert found.ours == pairs[0].mean("auroc")
     assert found.verdict == "not told apart"
     assert compare.within_folds("auroc", pairs[1:], pairs[1:]).verdict == "undefined"
-    assert Difference(0.7, 0.6, None).verdict == "undefined", "of one subject there is no interval"
+
+
+def test_folds_of_one_subject_are_the_bootstrap_of_the_subjects_differences():
+    """A subject that is drawn three times counts three times, though it is one fold."""
+    logit = hard_and_easy_subjects()
+    noisy = logit + np.random.default_rng(1).normal(0, 0.5, len(logit))
+    each = [np.flatnonzero(name == SUBJECT) for name in np.unique(SUBJECT)]
+    ours, theirs = ([judge(said(x, rows)) for rows in each] for x in (logit, noisy))
+    found = compare.within_folds("auroc", ours, theirs)
+    own = np.array([a.mean("auroc") - b.mean("auroc") for a, b in zip(ours, theirs, strict=True)])
+    counts = Draws.of(SUBJECT, 300).counts
+    assert found.value == pytest.approx(own.mean())
+    assert found.interval == pytest.approx(bootstrap.interval(counts @ own / counts.sum(1)))
+    assert found.n_subjects == N_SUBJECTS
+
+
+def test_few_subjects_give_no_verdict():
+    logit = hard_and_easy_subjects()
+    noisy = logit + np.random.default_rng(1).normal(0, 0.5, len(logit))
+    for n_subjects, verdict in ((1, "too few subjects"), (5, "too few subjects"), (6, "better")):
+        rows = slice(0, n_subjects * PER_SUBJECT)
+        draws = Draws.of(SUBJECT[rows], 300)
+        ours, theirs = (Judged.of("binary", [said(x, rows)], draws) for x in (3 * LABEL + logit, noisy))
+        assert compare.over_all("auroc", ours, theirs).verdict == verdict, n_subjects
+    assert Difference(0.7, 0.6, (0.05, 0.15), 6).verdict == "better"
+    assert Difference(0.7, 0.6, None, 40).verdict == "too few subjects", "of most draws one class is missing"
+
+
+def test_a_figure_that_few_draws_define_has_no_interval():
+    """One patient and one control: every draw that has an AUROC has both, and thus the same."""
+    draws = Draws.of(np.array(["A", "B"]), 300)
+    p = Predictions(
+        window=np.arange(8),
+        subject=np.repeat(["A", "B"], 4),
+        label=np.repeat([0, 1], 4),
+        score=np.stack([np.linspace(0.2, 0.9, 8)[::-1], np.linspace(0.1, 0.8, 8)], 1),
+    )
+    drawn = draws.figures("binary", [p])["auroc"]
+    assert np.isfinite(drawn).any()
+    assert bootstrap.interval(drawn) is None
+    assert bootstrap.interval(np.append(np.linspace(0, 1, 95), np.full(5, np.nan))) is not None

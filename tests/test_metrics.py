@@ -138,6 +138,19 @@ def test_every_draw_equals_scikit_learn_on_the_repeated_windows(kind, ties):
             assert fast[name][number] == pytest.approx(value, abs=1e-10), (number, name)
 
 
+def test_a_draw_of_one_person_has_an_error_and_no_correlation():
+    """An age is one number for a whole person, and few are sums of powers of two."""
+    subject = np.repeat(["S0", "S1", "S2"], 7)
+    label = np.repeat([23.1, 41.7, 67.3], 7)
+    p = Predictions(
+        window=np.arange(21), subject=subject, label=label, score=label[:, None] + 0.1 * np.arange(21)[:, None]
+    )
+    figures = bootstrap.resampled("regression", p, 3 * np.eye(3))
+    assert np.isnan(figures["r2"]).all()
+    assert np.isnan(figures["pearson_r"]).all()
+    assert np.isfinite(figures["rmse"]).all()
+
+
 def test_an_interval_holds_the_figure_and_narrows_with_subjects():
     few, many = (make_predictions("binary", n=40 * n, n_subjects=n, seed=3) for n in (5, 40))
 

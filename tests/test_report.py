@@ -255,7 +255,7 @@ def test_a_comparison_stands_in_the_report_whoever_wins():
     assert found["all"]["verdict"] == found["within_folds"]["verdict"] == "better"
     assert found["all"]["difference"] == found["all"]["ours"] - found["all"]["theirs"]
     text = markdown.to_markdown(content)
-    assert "| CodeBrain against | figure | difference | CodeBrain is |" in text
+    assert "| CodeBrain against | figure | difference | verdict |" in text
     assert f"| log band power + linear | AUROC over all windows | {found['all']['difference']:+.3f} [" in text
 
 
