@@ -24,7 +24,7 @@ from finetune.heads import shrink
 from finetune.markdown import MAIN
 from finetune.plan import Plan
 from finetune.predict import FrozenFeatures
-from finetune.trial import Result, Trial, micro_batches
+from finetune.trial import Result, Trial
 
 _CHANGEABLE = ("data", "ckpt", "seeds", "baseline", "n_bootstrap", "training.num_workers")
 """What may change when a run is launched again: where store and checkpoint lie (what they are is noted and compared),
@@ -45,11 +45,10 @@ def run_command(argv: list[str] | None = None) -> int:
     # Only what concerns the whole run; every trial has a loop of its own.
     loop = LoopConfig(total_steps=1, seed=config.seeds[0], mixed_precision=config.training.mixed_precision)
     run = start(config.run_dir, loop, config, changeable=_CHANGEABLE)
-    micro_batches(config.training.batch_size, config.training.micro_batch, run.world)
-    run.keep_to({"ckpt": planned.fingerprints()})
     run.on_main(lambda: _confirm(run, planned))
+    run.keep_to({"ckpt": planned.fingerprints()})
     asked = {"seeds": config.seeds, "baseline": config.baseline, "n_bootstrap": config.n_bootstrap}
-    if run.summary is not None and run.summary["asked"] == asked:
+    if run.summary is not None and run.summary.get("asked") == asked:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         run.part()
         return 0

@@ -63,13 +63,14 @@ class HeadConfig:
             raise ValueError(f"dropout {self.dropout} is no fraction; allowed are 0 to below 1")
         if self.kind == "attention" and self.width % self.n_queries:
             raise ValueError(
-                f"an attention head with {self.n_queries} queries does not divide {self.width} features; "
-                f"take one of {', '.join(str(n) for n in range(1, 17) if self.width % n == 0)} queries"
+                f"an attention head needs as many features per patch as its {self.n_queries} queries divide, and the "
+                f"backbone gives {self.width} (--backbone.out_channels); take another head (--head) or backbone"
             )
         if self.kind == "sequence" and (self.hidden % _SEQUENCE_HEADS or self.sequence_length < 1):
             raise ValueError(
                 f"a sequence head of width {self.hidden} over {self.sequence_length} windows is impossible: the width "
-                f"must divide by its {_SEQUENCE_HEADS} attention heads, and there must be a window"
+                f"(--training.hidden) must divide by its {_SEQUENCE_HEADS} attention heads, and there must be a "
+                "window (--training.sequence_length)"
             )
 
     @property
@@ -146,7 +147,8 @@ class Head(nn.Module):
         """Shift and scale by the mean and the standard deviation (n_inputs,) of pooled training features."""
         self.shift.copy_(mean)
         # An input that hardly moves beside the others (a dead unit) is not blown up to their size.
-        usual = spread.median().clamp_min(torch.finfo(spread.dtype).tiny)
+        moving = spread[spread > 0]
+        usual = moving.median() if len(moving) else torch.ones_like(spread[0])
         self.scale.copy_(torch.where(spread > _DEAD * usual, spread, usual))
 
     def answer_like(self, mean: float, spread: float) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
+from codebrain.data.format import whole
 from finetune.task import TaskKind
 
 
@@ -54,13 +56,23 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write to an .npz file that holds nothing but arrays, and make its folder."""
         path.parent.mkdir(exist_ok=True)
-        np.savez(path, window=self.window, subject=self.subject, label=self.label, score=self.score)
+        with whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, window=self.window, subject=self.subject, label=self.label, score=self.score)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in ("window", "subject", "label", "score")})
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file is missing or damaged; the message names it.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in ("window", "subject", "label", "score")})
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is missing or damaged ({error}).") from error
 
     @classmethod
     def concatenate(cls, parts: list[Predictions]) -> Predictions:

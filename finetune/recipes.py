@@ -36,7 +36,10 @@ def named(argv: Sequence[str]) -> str | None:
         if flag == "--recipe":
             found["flag"] = given
         elif flag == "--config" and Path(given).is_file():
-            content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+            try:
+                content = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                continue  # the parser says what is wrong with the file
             if isinstance(content, dict) and content.get("recipe"):
                 found["file"] = str(content["recipe"])
     return found.get("flag", found.get("file"))

@@ -46,6 +46,9 @@ _SELECTION = "valid/selection"
 HEAD_FILE = "head.safetensors"
 """Weights of a probe's head, in the trial's folder."""
 
+_TRAINS_ANEW = "launch again: this trial trains anew."
+"""What helps where a trial's files are damaged."""
+
 _PROBE = "probe"
 """Folder of the first phase of `probe_then_full`, inside the trial's."""
 
@@ -69,8 +72,13 @@ class Result:
     @classmethod
     def read(cls, path: Path, fold: int, seed: int, sides: Iterable[str]) -> Result:
         """What a finished trial wrote into its folder."""
-        facts = folder.read_json(path / "summary.json", "launch again: what was trained is taken up at its end.")
-        return cls(fold, seed, {side: Predictions.load(predictions_file(path, side)) for side in sides}, facts, path)
+        summary = path / "summary.json"
+        facts = folder.read_json(summary, _TRAINS_ANEW)
+        try:
+            predictions = {side: Predictions.load(predictions_file(path, side)) for side in sides}
+        except ValueError as error:
+            raise ValueError(f"{error} Delete {summary} and {_TRAINS_ANEW}") from error
+        return cls(fold, seed, predictions, facts, path)
 
 
 def predictions_file(trial: Path, side: str) -> Path:
@@ -319,6 +327,9 @@ def micro_batches(batch_size: int, micro_batch: int, world: int) -> tuple[int, i
     """
     share, rest = divmod(batch_size, world)
     if rest:
-        raise ValueError(f"--training.batch_size {batch_size} does not divide by {world} processes")
+        raise ValueError(
+            f"--training.batch_size {batch_size} does not divide by {world} processes, which share every batch. Give "
+            f"{max(1, batch_size // world) * world} or another multiple of {world}."
+        )
     size = max(n for n in range(1, min(share, micro_batch) + 1) if share % n == 0)
     return size, share // size

@@ -444,6 +444,19 @@ def test_a_run_that_dies_at_its_end_does_not_train_again(store, tmp_path, monkey
     assert set(again["arms"]) == {"codebrain", "band_power"}
 
 
+def test_a_damaged_file_of_a_trial_is_named_and_the_advice_helps(store, tmp_path):
+    flags = ("--mode", "probe", "--head", "mean", "--seeds", "0", "1")
+    before = launch(store, tmp_path / "r", *flags)
+    (tmp_path / "r/summary.json").unlink()
+    damaged = tmp_path / "r/seed-1/predictions/test.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    summary = tmp_path / "r/seed-1/summary.json"
+    refused(rf"{damaged} is missing or damaged .*Delete {summary} and launch again", store, tmp_path / "r", *flags)
+    summary.unlink()
+    after = launch(store, tmp_path / "r", *flags)
+    assert after["arms"]["codebrain"]["test"] == before["arms"]["codebrain"]["test"]
+
+
 def test_a_trial_that_is_done_keeps_no_checkpoints(finished, store, tmp_path):
     launch(store, tmp_path / "r", "--mode", "probe_then_full", "--head", "mean")
     assert not list(tmp_path.rglob("step-*"))
@@ -461,9 +474,12 @@ def test_another_checkpoint_or_store_is_no_continuation(finished, store, tmp_pat
     launch(store, tmp_path / "r", *flags, ckpt=one)
     one.rename(tmp_path / "moved")
     launch(store, tmp_path / "r", *flags, ckpt=tmp_path / "moved")
+    said = (tmp_path / "r/config.yaml").read_text()
+    assert str(tmp_path / "moved") in said
     refused("was trained with other contents of --ckpt", store, tmp_path / "r", *flags, ckpt=other)
     shorter = write_task_store(tmp_path / "shorter", per_subject=7)
     refused("have changed since", shorter, tmp_path / "r", *flags, ckpt=tmp_path / "moved")
+    assert (tmp_path / "r/config.yaml").read_text() == said, "the report points to what was trained"
 
 
 def test_full_training_does_not_give_up_what_the_probe_has_reached(store, tmp_path):

@@ -71,7 +71,9 @@ def test_another_width_is_refused():
         make_head("mean")(torch.randn(2, 5, 3, 16))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"dropout": 1.0}, "no fraction"), ({"n_queries": 3}, "1, 2, 4, 8")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"dropout": 1.0}, "no fraction"), ({"n_queries": 3}, "its 3 queries divide.* gives 8")]
+)
 def test_impossible_heads_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_head("attention", **options)
@@ -87,6 +89,16 @@ def test_standardise_makes_what_the_classifier_sees_zero_mean_unit_spread():
     torch.testing.assert_close(seen.mean(0), torch.zeros(120), atol=1e-4, rtol=0)
     assert seen[:, 0].abs().max() == 0, "an input that never moves is left at 0, not divided by 0"
     torch.testing.assert_close(seen[:, 1:].std(0, correction=0), torch.ones(119))
+
+
+@pytest.mark.parametrize("n_dead", [100, 120])
+def test_inputs_that_do_not_move_in_training_do_not_blow_up_later(n_dead):
+    head = make_head("linear")
+    spread = torch.full((120,), 2.0, dtype=torch.float64)
+    spread[:n_dead] = 0
+    head.standardise(torch.zeros(120, dtype=torch.float64), spread)
+    assert set(head.scale.tolist()) == ({2.0} if n_dead < 120 else {1.0})
+    assert head(torch.randn(4, 5, 3, 8)).isfinite().all()
 
 
 # --- the task's losses ---------------------------------------------------------------------------------------------

@@ -327,6 +327,18 @@ def test_features_of_a_store_keep_labels_and_subjects(model, recording, tmp_path
         embed_cli.run_command([str(store.path), "--ckpt", str(model), "--output", "features.csv"])
 
 
+@pytest.mark.parametrize("make", [embed_cli.run_command, predict_cli.run_command])
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(make, tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
+    for output, message in (
+        ("folder.npz", "is a folder"),
+        ("file/deeper/a.npz", r"lies under .*file, which is a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(["nowhere.edf", "--ckpt", "nowhere", "--output", str(tmp_path / output)])
+
+
 def test_patches_of_different_channels_fit_no_table(recording, tmp_path):
     CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
     other = record(tmp_path / "other.edf", labels=("EEG Pz", "EEG Oz"))

@@ -71,6 +71,13 @@ def test_splits_say_that_they_divide_subjects_only_if_they_do(divided) -> None:
     assert [len(getattr(made.folds[0], name)) for name in SPLITS] == ([6, 3, 3] if divided else [4, 4, 4])
 
 
+def test_a_config_that_is_no_yaml_is_left_to_the_parser(tmp_path) -> None:
+    (tmp_path / "broken.yaml").write_text("recipe: [tuab")
+    assert recipes.named(["--config", str(tmp_path / "broken.yaml")]) is None
+    with pytest.raises(ValueError, match=r"broken.yaml"):
+        run_command(["--config", str(tmp_path / "broken.yaml")])
+
+
 def test_what_a_recipe_says_is_printed(capsys, tmp_path) -> None:
     (tmp_path / "mine.yaml").write_text("recipe: mental_arithmetic\n")
     ways = (

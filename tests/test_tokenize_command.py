@@ -207,6 +207,7 @@ def test_a_tokenizer_that_does_not_say_is_named(
     ("change", "message"),
     [
         ({"--output": "codes.csv"}, r"must end in \.npz or \.parquet"),
+        ({"--output": __file__ + "/codes.npz"}, "lies under .*test_tokenize_command.py, which is a file"),
         ({"recording": "."}, r"\. is a folder: give one recording in it"),
         ({"--window_seconds": "21"}, "takes up to 20 s"),
         ({"--device": "cuda:99"}, r"--device cuda:99 cannot be used .*; here are cpu"),

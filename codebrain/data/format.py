@@ -427,6 +427,17 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Raise ValueError, before long work, if an --output could not be written; folders on the way may be missing."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file")
+    if not above.is_dir():
+        raise ValueError(f"--output {path} lies under {above}, which is a file")
+    if not os.access(above, os.W_OK):
+        raise ValueError(f"--output {path}: {above} may not be written to")
+
+
 def publish(partial: Path, final: Path) -> None:
     """Flush a finished file or folder to the disk and give it its final name, in one step."""
     for path in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:

@@ -25,6 +25,8 @@ from codebrain.training.logging import from_json
 Inputs = Mapping[str, Mapping[str, str]]
 """By flag: where each input lies, and the hash of its contents; `{"data": {"STORE": "9f2c"}}`."""
 
+_CONFIG = "config.yaml"
+
 RESUMABLE = ("run_dir", "loop.num_workers", "loop.keep_last", "loop.trackers")
 """What may differ between any run and the launch that takes it up again: nothing that the result depends on."""
 
@@ -62,7 +64,7 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | Non
             raise ValueError(f"--run_dir {path} is {what}; give a run a folder of its own, which need not exist.")
     path.mkdir(parents=True, exist_ok=True)
     lock = _locked(path / ".lock")
-    saved = path / "config.yaml"
+    saved = path / _CONFIG
     # Until something was trained, a mistake in the first command may be mended in the same folder.
     if not saved.exists() or not was_trained(path):
         write_text(saved, to_yaml(config))
@@ -82,12 +84,17 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | Non
             f"{path} holds a run of another configuration ({listed}). Give another --run_dir, or launch with the "
             "values it was started with to take it up again."
         )
-    write_text(saved, to_yaml(config))
     return lock
 
 
-def keep_to(path: Path, inputs: Inputs) -> None:
-    """Note what a run reads; raise ValueError if it was trained on inputs of other contents, wherever they lie."""
+def keep_to(path: Path, inputs: Inputs, config: Any) -> None:
+    """Note what a run reads and how it was launched.
+
+    Raises
+    ------
+    ValueError
+        The run was trained on inputs of other contents, wherever they lie; both notes stay as they were.
+    """
     noted = path / "inputs.json"
     if was_trained(path) and noted.exists():
         before = read_json(noted, "launch again with the very stores and tokenizer that the run was started with.")
@@ -97,6 +104,7 @@ def keep_to(path: Path, inputs: Inputs) -> None:
                 "which may lie elsewhere now, or another --run_dir."
             )
     write_text(noted, json.dumps(inputs, indent=1) + "\n")
+    write_text(path / _CONFIG, to_yaml(config))
 
 
 def read_json(path: Path, then: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Run:
     metrics: MetricsFile
     prefix: str = ""
     """Put before the names that the trackers see; a run inside another one has its own."""
+    config: Any = None
+    """All that it depends on; None of a run inside another one."""
     lock: IO[str] | None = None
     """Held by the main process as long as the run lives, so that no second launch writes into the folder."""
     first_scale: dict[str, Any] | None = None
@@ -129,7 +131,7 @@ class Run:
     def summary(self) -> dict[str, Any] | None:
         """What `finish` was given, or None while the run is not finished."""
         path = self.path / "summary.json"
-        then = "launch again: what was trained is taken up at its end."
+        then = "launch again: the run goes on from what is left of it."
         return folder.read_json(path, then) if path.exists() else None
 
     def on_main(self, compute: Callable[[], Value]) -> Value:
@@ -149,7 +151,7 @@ class Run:
         return outcome[0]
 
     def keep_to(self, inputs: folder.Inputs) -> None:
-        """Note what the run reads, and refuse to take it up with other contents. Collective.
+        """Note what the run reads and its configuration, and refuse to take it up with other contents. Collective.
 
         Parameters
         ----------
@@ -161,7 +163,7 @@ class Run:
         ValueError
             Something was trained here already, on inputs of other contents, or the note of them is damaged.
         """
-        self.on_main(lambda: folder.keep_to(self.path, inputs))
+        self.on_main(lambda: folder.keep_to(self.path, inputs, self.config))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark the run as finished. Collective."""
@@ -246,7 +248,7 @@ def start(run_dir: str | os.PathLike[str], loop: LoopConfig, config: Any, *, cha
         level=logging.INFO if accelerator.is_main_process else logging.ERROR, format="%(message)s", stream=sys.stderr
     )
     path = Path(run_dir)
-    run = Run(path, accelerator, loop, MetricsFile(path / "metrics.jsonl"))
+    run = Run(path, accelerator, loop, MetricsFile(path / "metrics.jsonl"), config=config)
     run.first_scale = None if accelerator.scaler is None else accelerator.scaler.state_dict()
 
     def claim() -> None:
