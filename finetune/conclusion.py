@@ -61,15 +61,11 @@ def conclude(run: Run, plan: Plan, results: dict[str, list[Result]]) -> Result:
 def _facts(run: Run, plan: Plan) -> dict[str, object]:
     """What the report says besides figures."""
     data = plan.data
-    seen = [
-        provenance.seen_in_pretraining(ckpt, data, fold)
-        for ckpt, fold in zip(plan.ckpts, plan.splits.folds, strict=True)
-    ]
     return {
         "store": {"path": plan.config.data, "fingerprint": data.store.fingerprint()},
         "processes": run.world,
         "sequences": plan.sequences,
-        "pretraining": provenance.total(seen),
+        "pretraining": plan.pretraining,
         "prepared_otherwise": provenance.prepared_otherwise(plan.ckpts[0], data),
     }
 

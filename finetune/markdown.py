@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from finetune.config import FROM_SCRATCH
-
 MAIN = "codebrain"
 """Name of the model that a run is about, beside the baselines."""
 
@@ -89,11 +87,14 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 
 def _pretraining(report: dict[str, Any]) -> str | None:
-    if report["config"]["ckpt"] == FROM_SCRATCH:
-        return None
     if (seen := report["pretraining"]) is None:
-        return "Whether pre-training read test recordings is not known here: the checkpoint is not in its run's folder."
-    return f"Test recordings that pre-training read, without labels: {seen['seen']} of {seen['tested']}."
+        return None
+    which = "test recordings" if report["reported_side"] == "test" else "recordings of the validation set"
+    if seen["unknown"] and not seen["seen"]:
+        return f"Whether pre-training read {which} is not known here: {seen['unknown']}."
+    least = "at least " if seen["unknown"] else ""
+    text = f"{which.capitalize()} that pre-training read, without labels: {least}{seen['seen']} of {seen['tested']}."
+    return text + (f" Not all is known here: {seen['unknown']}." if seen["unknown"] else "")
 
 
 def summary(report: dict[str, Any]) -> str:

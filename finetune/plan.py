@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +18,9 @@ from finetune.classifier import fresh_backbone, load_backbone
 from finetune.config import FOLD, FROM_SCRATCH, FinetuneConfig
 from finetune.data import Data, open_data
 from finetune.heads import Head
+from finetune.provenance import Origin
 from finetune.splits import Splits
-from finetune.trial import head_config
+from finetune.trial import head_config, micro_batches
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Plan:
         if self.from_scratch:
             return {}
         first = {ckpt: number for number, ckpt in reversed(list(enumerate(self.ckpts)))}
-        return {ckpt: fingerprint(model := self.pretrained(first[ckpt]), model.config) for ckpt in sorted(first)}
+        # In the order of the folds: so they are compared, wherever they lie.
+        each = sorted(first, key=first.__getitem__)
+        return {ckpt: fingerprint(model := self.pretrained(first[ckpt]), model.config) for ckpt in each}
 
     @cached_property
     def sequences(self) -> str:
@@ -70,6 +75,20 @@ class Plan:
             return ""
         length, names = self.config.training.sequence_length, self.data.task.class_names
         return sequences.require(self.data.dataset, self.splits, length, names)
+
+    @cached_property
+    def origins(self) -> list[Origin]:
+        """How each fold's checkpoint came about."""
+        found = {ckpt: Origin.of(ckpt) for ckpt in dict.fromkeys(self.ckpts)}
+        return [found[ckpt] for ckpt in self.ckpts]
+
+    @cached_property
+    def pretraining(self) -> dict[str, Any] | None:
+        """How many of the recordings that judge were read in pre-training; None without any."""
+        if self.from_scratch:
+            return None
+        folds = zip(self.origins, self.splits.folds, strict=True)
+        return provenance.total([origin.seen(self.data, fold) for origin, fold in folds])
 
     @cached_property
     def _held(self) -> dict[str, EEGSSM]:
@@ -85,6 +104,8 @@ def make(config: FinetuneConfig) -> Plan:
         Something is not there or does not fit together.
     """
     baselines.require(config.baseline)
+    # The launcher says how many processes share a batch before they have found each other.
+    micro_batches(config.training.batch_size, config.training.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))
     data = open_data(config.data)
     if config.recipe is not None:
         recipes.check(config.recipe, data.task)
@@ -94,8 +115,9 @@ def make(config: FinetuneConfig) -> Plan:
             data.store.require(sfreq=plan.pretrained(number).config.patch_size)  # a patch is one second
             plan.head(number)
         where = f" in fold {number}" if len(plan.splits.folds) > 1 else ""
-        provenance.require_unseen_labels(plan.ckpts[number], data, fold, where)
+        plan.origins[number].require_unseen_labels(data, fold, where)
     _ = plan.sequences  # for its errors
+    _ = plan.pretraining  # as it is now: what it reads may be gone when all is trained
     return plan
 
 

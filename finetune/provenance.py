@@ -1,55 +1,149 @@
 """What a checkpoint has seen of the recordings that judge it.
 
-A fine-tuned model that is tuned again has learnt from labels: whoever trained it must not test it, and that is an
-error. A pre-trained one may have read the signals of test recordings without their labels. Many papers do so; it helps,
-and a reader must know. Both are known only where the checkpoint still lies in its run's folder.
+A fine-tuned model that is tuned again has learnt from labels: whoever trained it must not judge it, and that is an
+error. A pre-trained one may have read the signals of these recordings without their labels. Many papers do so; it
+helps, and a reader must know. Both are known only where the checkpoint still lies in its run's folder, and so on back
+to the stores; what cannot be followed is told as not known.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from codebrain.backbone import BackboneConfig
 from codebrain.data.format import Store
+from codebrain.training.folder import read_json
+from codebrain.weights import fingerprint
 from finetune import manifest
-from finetune.classifier import record_of
-from finetune.config import FROM_SCRATCH
+from finetune.classifier import contract_of, load_backbone, record_of
+from finetune.config import FOLD, FROM_SCRATCH
 from finetune.data import Data
 from finetune.splits import Fold
+from tokenizer.cache import fingerprint as tokenizer_fingerprint
+from tokenizer.model import DualTokenizer
+
+Files = frozenset[tuple[str, str]]
+"""Subject and name of the file of recordings."""
+
+_INSIDE = re.compile(r"\.|(export|(?P<untrained>untrained/)?(fold-(?P<fold>\d+)/)?(?P<trial>seed-\d+)(/export)?)")
+"""Where the models of a run lie in its folder."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of a fold's test recordings were read in pre-training, without labels."""
+    """How many of the recordings that judge a fold were read in pre-training, without labels."""
 
     n_seen: int
-    n_tested: int
+    n_judged: int
+    unknown: str = ""
+    """Why they may be more, in words."""
 
 
-def seen_in_pretraining(ckpt: str, data: Data, fold: Fold) -> Seen | None:
-    """Compare a fold's test recordings with those of a stage-2 run, and of its tokenizer, by the names of their files.
+@dataclass(frozen=True)
+class Lesson:
+    """Whose labels a fine-tuned model has learnt from."""
 
-    None where nobody can say here: for an export that was moved, a Hub id, random weights, no test windows.
-    """
-    run = _run_of(ckpt)
-    if run is None or not len(fold.test) or (names := _recordings(run)) is None:
-        return None
-    rows = np.unique(data.windows.recording[fold.test]).tolist()
-    tested = [Path(data.store.recording(row).path).name for row in rows]
-    return Seen(sum(name in names for name in tested), len(tested))
+    train: frozenset[str]
+    """Subjects that it was trained on."""
+    valid: frozenset[str]
+    """Subjects that its weights were selected by."""
+    store: str
+    """Fingerprint of its store."""
+    task: tuple[str, str]
+    """Name and protocol of its task."""
+    files: Files | None
+    """Recordings of its store, if that is still there."""
+
+    def is_about(self, data: Data) -> bool:
+        """Whether subjects of the same name are the same people: the store is the same one or of the same data set."""
+        if self.store == data.store.fingerprint():
+            return True
+        name, protocol = self.task
+        same_task = name == data.task.name
+        # Data sets of the literature have a protocol and a name of their own; tasks of one's own are all "events".
+        if self.files is None or (same_task and protocol and data.task.protocol):
+            return same_task
+        return not self.files.isdisjoint(_files(data.store))
 
 
-def total(folds: Sequence[Seen | None]) -> dict[str, int] | None:
-    """Sums over folds, as they stand in report.json; None where nothing is known of one."""
-    known = [seen for seen in folds if seen is not None]
-    if len(known) < len(folds):
-        return None
-    return {"seen": sum(seen.n_seen for seen in known), "tested": sum(seen.n_tested for seen in known)}
+@dataclass(frozen=True)
+class Origin:
+    """What is known of how a checkpoint came about."""
+
+    ckpt: str
+    lessons: tuple[Lesson, ...]
+    """The fine-tunings that it has been through, the last one first."""
+    remedy: str
+    """What to do if a subject of a lesson is to judge it."""
+    recordings: frozenset[str]
+    """Names of the files that were read without labels."""
+    unknown: tuple[str, ...]
+    """Why they may be more, in words."""
+
+    @classmethod
+    def of(cls, ckpt: str) -> Origin:
+        """Follow a checkpoint back to the stores that it, and all that it was made from, has read.
+
+        Raises
+        ------
+        ValueError
+            The splits or the summary of a fine-tuned run are damaged.
+        """
+        unknown: list[str] = []
+        recordings = _recordings(ckpt, unknown)
+        if _place(ckpt) is None and Path(ckpt).exists() and contract_of(ckpt) is not None:
+            unknown[0] += "; whose labels it was fine-tuned on is not known either"
+        places = list(_finetunings(ckpt))
+        lessons = tuple(map(_lesson, places))
+        return cls(ckpt, lessons, _remedy(places[0]) if places else "", frozenset(recordings), tuple(unknown))
+
+    def require_unseen_labels(self, data: Data, fold: Fold, where: str) -> None:
+        """Raise ValueError if the checkpoint was fine-tuned on a subject by whom it is now to be judged.
+
+        Parameters
+        ----------
+        data : Data
+        fold : Fold
+        where : str
+            Names the fold in the message.
+        """
+        side = fold.judged[-1]
+        judges = set(np.unique(data.windows.subject[getattr(fold, side)]).tolist())
+        for lesson in self.lessons:
+            # Who selected weights must not test them; selecting once more by the same is what validation is.
+            learnt = lesson.train | lesson.valid if side == "test" else lesson.train
+            if not (both := sorted(learnt & judges)) or not lesson.is_about(data):
+                continue
+            other = ""
+            if lesson.store != data.store.fingerprint():
+                other = " If these are other people under the same names, give a copy of its export folder instead."
+            verb = {"test": "test", "valid": "validate"}[side]
+            raise ValueError(
+                f"--ckpt {self.ckpt} was fine-tuned on {len(both)} of the subjects that {verb} it{where} "
+                f"({', '.join(both[:5])}). {self.remedy}{other}"
+            )
+
+    def seen(self, data: Data, fold: Fold) -> Seen:
+        """Compare the recordings that judge a fold with those of pre-training, by the names of their files."""
+        rows = np.unique(data.windows.recording[getattr(fold, fold.judged[-1])]).tolist()
+        judged = [Path(data.store.recording(row).path).name for row in rows]
+        return Seen(sum(name in self.recordings for name in judged), len(judged), "; ".join(self.unknown))
+
+
+def total(folds: Sequence[Seen]) -> dict[str, Any]:
+    """Sums over folds, as they stand in report.json, and why the recordings that were read may be more."""
+    unknown = next((seen.unknown for seen in folds if seen.unknown), "")
+    counts = {"seen": sum(seen.n_seen for seen in folds), "tested": sum(seen.n_judged for seen in folds)}
+    return {**counts, "unknown": unknown}
 
 
 def prepared_otherwise(ckpt: str, data: Data) -> str:
@@ -72,55 +166,158 @@ def _signal_constants(preparation: dict[str, Any]) -> dict[str, Any]:
     return clean | ({"channels.reference": reference} if reference else {})
 
 
-def require_unseen_labels(ckpt: str, data: Data, fold: Fold, where: str) -> None:
-    """Raise ValueError if the checkpoint was fine-tuned on a subject that it is now to be tested by.
+# --- where a checkpoint lies -----------------------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    ckpt : str
-    data : Data
-    fold : Fold
-    where : str
-        Names the fold in the message.
+
+@dataclass(frozen=True)
+class _Place:
+    """A model in the folder of the run that made it."""
+
+    ckpt: str
+    run: Path
+    fold: int | None
+    """Of a fine-tuned model, the fold that trained it; None where nobody can say."""
+    untrained: bool
+    """Whether it belongs to the baseline on random weights."""
+
+    @property
+    def is_finetuned(self) -> bool:
+        return (self.run / "splits.json").exists()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        path = self.run / "config.yaml"
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is damaged ({error})") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} is damaged: it has no settings")
+        return found
+
+    def inputs(self, flag: str) -> dict[str, str]:
+        """What the run read: where it lay, and the hash of its contents."""
+        path = self.run / "inputs.json"
+        if not path.exists():
+            raise ValueError(f"{path}, which says what was read, is not there")
+        return read_json(path, "launch that run again.").get(flag, {})
+
+    def before(self) -> str:
+        """The checkpoint that a fine-tuning started from."""
+        ckpt = self.config.get("ckpt", FROM_SCRATCH)
+        return FROM_SCRATCH if self.untrained else ckpt.replace(FOLD, FOLD if self.fold is None else str(self.fold))
+
+
+def _place(ckpt: str) -> _Place | None:
+    """The run that a checkpoint is, is the export of, or is a trial of."""
+    # As it is given, and behind links.
+    for path in (Path(os.path.abspath(ckpt)), Path(ckpt).resolve()):
+        folder = path.parent if path.is_file() else path
+        for run in (folder, *folder.parents) if path.exists() else ():
+            inside = _INSIDE.fullmatch(folder.relative_to(run).as_posix())
+            if inside and (run / "config.yaml").exists():
+                found = _Place(ckpt, run, None, bool(inside["untrained"]))
+                return replace(found, fold=_fold(found, inside)) if found.is_finetuned else found
+    return None
+
+
+def _fold(place: _Place, inside: re.Match[str]) -> int | None:
+    if inside["trial"]:
+        return int(inside["fold"] or 0)
+    summary = place.run / "summary.json"
+    found = read_json(summary, "launch that run again.") if summary.exists() else {}
+    return found.get("exported_fold")
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _finetunings(ckpt: str) -> Iterator[_Place]:
+    """The runs of fine-tuning that a checkpoint has been through, the last one first."""
+    while ckpt != FROM_SCRATCH and (place := _place(ckpt)) is not None and place.is_finetuned:
+        yield place
+        ckpt = place.before()
+
+
+def _lesson(place: _Place) -> Lesson:
+    placed = manifest.read_manifest(place.run / "splits.json")
+    folds = placed["folds"] if place.fold is None else [placed["folds"][place.fold]]
+    train, valid = (frozenset(name for fold in folds for name in fold[side]["subjects"]) for side in ("train", "valid"))
+    files, task = None, ("", "")
+    with suppress(OSError, ValueError):
+        files = _files(_unchanged(place.config["data"], placed["store"]))
+    with suppress(OSError, ValueError):  # of what this model started from, the weights may be gone
+        if (contract := contract_of(place.ckpt)) is not None:
+            task = (contract.task.name, contract.task.protocol)
+    return Lesson(train, valid, placed["store"], task, files)
+
+
+def _remedy(place: _Place) -> str:
+    """What lets a fine-tuned model be tuned again."""
+    placed, config = manifest.read_manifest(place.run / "splits.json"), place.config
+    started = f"start from what it started from (--ckpt {config['ckpt']})"
+    splits = f"--splits {place.run / 'splits.json'}"
+    if len(placed["folds"]) == 1 and not placed["within_subject"]:
+        return f"Give it the splits that it was trained with ({splits}), or {started}."
+    # The one model that a run of several folds exports was trained on those who test the other folds.
+    trials = place.run / f"fold-{FOLD}" / f"seed-{config['seeds'][0]}"
+    if len(placed["folds"]) > 1 and config["mode"] != "probe" and not placed["within_subject"]:
+        return f"Give each fold the model that was trained for it (--ckpt '{trials}' {splits}), or {started}."
+    return f"{started[0].upper()}{started[1:]}."
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def _recordings(ckpt: str, unknown: list[str]) -> set[str]:
+    """File names of the recordings that a checkpoint, and all that it was made from, has read.
+
+    What cannot be followed adds its reason to `unknown`.
     """
-    run = _run_of(ckpt)
-    if run is None or not (run / "splits.json").exists() or not len(fold.test):
-        return
-    placed = manifest.read_manifest(run / "splits.json")
-    entry = placed["folds"][_read(run / "summary.json").get("exported_fold", 0)]
-    learnt = {name for side in ("train", "valid") for name in entry[side]["subjects"]}
-    both = sorted(learnt & set(np.unique(data.windows.subject[fold.test]).tolist()))
-    if both and placed["store"] == data.store.fingerprint():
-        raise ValueError(
-            f"--ckpt {ckpt} was fine-tuned on {len(both)} of the subjects that test it{where} ({', '.join(both[:5])}). "
-            f"Give it the splits that it was trained with (--splits {run / 'splits.json'}), or start from the "
-            "pre-trained backbone."
-        )
-
-
-def _run_of(ckpt: str) -> Path | None:
-    """The run's folder that a checkpoint is, or is the export of."""
-    path = Path(ckpt)
-    return next((folder for folder in (path, path.parent) if path.is_dir() and (folder / "config.yaml").exists()), None)
-
-
-def _recordings(run: Path) -> set[str] | None:
-    """File names of all recordings in the stores of a run and of its tokenizer's; None where a store is gone."""
     names: set[str] = set()
-    for store in _stores(run):
-        if not (store / "store.json").exists():
-            return None
-        names |= {Path(row.path).name for row in Store.open(store).recordings if row.kept}
-    return names or None
+    if ckpt == FROM_SCRATCH:
+        return names
+    with _noting(unknown):
+        if (place := _place(ckpt)) is None:
+            raise ValueError(f"{ckpt} is not in the folder of the run that made it")
+        if place.is_finetuned:
+            before = place.before()
+            if _place(before) is not None and place.inputs("ckpt").get(before) != _backbone_fingerprint(before):
+                raise ValueError(f"{before} is not any more what {place.run} started from")
+            return _recordings(before, unknown)
+        for path, noted in place.inputs("data").items():
+            with _noting(unknown):
+                names |= {name for _, name in _files(_unchanged(path, noted))}
+        for path, noted in place.inputs("tokenizer").items():
+            with _noting(unknown):
+                # Another tokenizer may lie there by now, or where a relative path leads from here.
+                if _place(path) is not None and tokenizer_fingerprint(DualTokenizer.from_pretrained(path)) != noted:
+                    raise ValueError(f"{path} is not the tokenizer that {place.run} was trained with")
+                names |= _recordings(path, unknown)
+    return names
 
 
-def _stores(run: Path) -> Iterator[Path]:
-    inputs = _read(run / "inputs.json")
-    yield from map(Path, inputs.get("data", {}))
-    for tokenizer in inputs.get("tokenizer", {}):
-        if (of := _run_of(tokenizer)) is not None:
-            yield from _stores(of)
+@contextmanager
+def _noting(unknown: list[str]) -> Iterator[None]:
+    """Note why something cannot be read, and go on."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        unknown.append(str(error).rstrip("."))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _backbone_fingerprint(ckpt: str) -> str:
+    backbone = load_backbone(ckpt, BackboneConfig())
+    return fingerprint(backbone, backbone.config)
+
+
+def _unchanged(path: str, noted: str) -> Store:
+    """The store that lies somewhere, if its contents are those that were noted."""
+    store = Store.open(path)
+    if store.fingerprint() != noted:
+        raise ValueError(f"the store {path} is not any more what was read there")
+    return store
+
+
+def _files(store: Store) -> Files:
+    return frozenset((row.subject, Path(row.path).name) for row in store.recordings if row.kept)

@@ -106,7 +106,7 @@ def build(
         ),
         "compared": {name: {way: d.to_json() for way, d in ways.items()} for name, ways in compared.items()},
         "cautions": _cautions(arms, splits, windows)
-        + _pretraining(facts["pretraining"])
+        + _pretraining(facts["pretraining"], arms.side)
         + [text for name, ways in compared.items() if (text := _verdict(arms.task.selection, name, ways))],
         "versions": _versions(),
     }
@@ -249,13 +249,14 @@ def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
     return cautions
 
 
-def _pretraining(seen: dict[str, int] | None) -> list[str]:
+def _pretraining(seen: dict[str, Any] | None, side: str) -> list[str]:
     """What a reader must know of what the backbone has read before."""
     if seen is None or not seen["seen"]:
         return []
     return [
-        f"Pre-training read {seen['seen']} of the {seen['tested']} test recordings, without labels (by the names of "
-        "their files): the figures speak about people whose EEG, not whose answers, the backbone knows."
+        f"Pre-training read {seen['seen']} of the {seen['tested']} {'test' if side == 'test' else 'validation'} "
+        "recordings, without labels (by the names of their files): the figures speak about people whose EEG, not whose "
+        "answers, the backbone knows."
     ]
 
 

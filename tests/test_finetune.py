@@ -294,6 +294,14 @@ def test_one_process_computes_the_same_parts_of_a_batch_as_several():
         micro_batches(7, 32, 2)
 
 
+def test_a_batch_that_processes_cannot_share_leaves_no_folder(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    message = "batch_size 16 does not divide by 3 processes, which share every batch. Give 15 or another multiple of 3"
+    with pytest.raises(ValueError, match=message):
+        launch(store, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_process_without_windows_joins_the_moments():
     rows = torch.randn(5, 3, dtype=torch.float64)
     others = torch.stack([torch.full((3,), 5.0), rows.sum(0), rows.square().sum(0)])
