@@ -51,6 +51,9 @@ STRENGTHS = tuple(10.0**power for power in range(-5, 3))
 _WELCH_SECONDS = 2.0
 _FLOOR = 1e-6
 
+_STILL = 1e-6
+"""Share of the usual variance below which a window is of a disconnected amplifier."""
+
 
 def require(names: list[Baseline]) -> None:
     """Raise ValueError if a baseline needs a package that is not installed."""
@@ -91,7 +94,18 @@ def features(name: Baseline, dataset: WindowDataset, batch_size: int = 256) -> F
     compute: Callable[..., Floats] = {"band_power": log_band_power, "tangent_space": covariance}[name]
     sfreq = dataset.stores[0].info.sfreq
     parts = {int(b.window[0]): compute(b.x.numpy(), sfreq) for b in eval_batches(dataset, batch_size)}
-    return np.concatenate([parts[first] for first in sorted(parts)])
+    values = np.concatenate([parts[first] for first in sorted(parts)])
+    return _lifted(values) if name == "tangent_space" else values
+
+
+def _lifted(covariances: Floats) -> Floats:
+    """Covariances (n, C * C), those of windows that do not move, which have no logarithm, very small instead."""
+    matrices = _as_matrices(covariances)
+    variance = np.trace(matrices, axis1=1, axis2=2) / matrices.shape[1]
+    moving = variance[variance > 0]
+    floor = _STILL * (np.median(moving) if len(moving) else 1.0)
+    still = (variance < floor)[:, None, None]
+    return np.where(still, floor * np.eye(matrices.shape[1]), matrices).reshape(covariances.shape)
 
 
 def execute(run: Run, name: Baseline, data: Data, made: Splits, class_weights: ClassWeights) -> list[Result]:

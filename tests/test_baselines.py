@@ -1,11 +1,12 @@
 """Classical baselines: what their features are, and that they choose on validation."""
 
+import h5py
 import numpy as np
 import pytest
 
 from finetune import baselines
 from finetune.data import open_data
-from finetune.splits import SplitConfig, make
+from finetune.splits import Fold, SplitConfig, make
 from tests.reference_finetune import write_task_store
 
 
@@ -70,3 +71,31 @@ def test_tangent_space_learns_a_spatial_pattern(data):
     values = baselines.features("tangent_space", dataset)
     _, facts = baselines.predict("tangent_space", values, task, windows, fold, "balanced")
     assert facts["valid_auroc"] > 0.9
+
+
+@pytest.mark.parametrize("counts", [0, 7])
+def test_windows_that_do_not_move_spoil_no_other(counts, tmp_path):
+    """Of a disconnected amplifier at zero, or away from it: one trains, one tests."""
+    pytest.importorskip("pyriemann")
+    store = write_task_store(tmp_path / "store")
+    whole = baselines.features("tangent_space", open_data(str(store.path)).dataset)
+    still = [1, 60]
+    with h5py.File(store.path / store.shards[0].file, "r+") as h5:
+        for window in still:
+            h5["windows"][window] = counts
+    data = open_data(str(store.path))
+    values = baselines.features("tangent_space", data.dataset)
+    np.testing.assert_array_equal(np.delete(values, still, axis=0), np.delete(whole, still, axis=0))
+    fold = Fold(train=np.arange(32), valid=np.arange(32, 48), test=np.arange(48, 64))
+    predictions, facts = baselines.predict("tangent_space", values, data.task, data.windows, fold, "balanced")
+    assert facts["valid_auroc"] > 0.9
+    assert np.isfinite(predictions["test"].score).all()
+
+
+def test_a_store_in_which_nothing_moves_has_a_tangent_space(tmp_path):
+    pytest.importorskip("pyriemann")
+    store = write_task_store(tmp_path / "store")
+    with h5py.File(store.path / store.shards[0].file, "r+") as h5:
+        h5["windows"][:] = 0
+    values = baselines.features("tangent_space", open_data(str(store.path)).dataset)
+    assert np.isfinite(baselines._scaler("tangent_space").fit_transform(values)).all()
