@@ -91,9 +91,10 @@ def _pretraining(report: dict[str, Any]) -> str | None:
         return None
     which = "test recordings" if report["reported_side"] == "test" else "recordings of the validation set"
     if seen["unknown"] and not seen["seen"]:
-        return f"Whether pre-training read {which} is not known here: {seen['unknown']}."
+        return f"Whether pre-training was done on {which} is not known here: {seen['unknown']}."
     least = "at least " if seen["unknown"] else ""
-    text = f"{which.capitalize()} that pre-training read, without labels: {least}{seen['seen']} of {seen['tested']}."
+    count = f"{least}{seen['seen']} of {seen['tested']}"
+    text = f"{which.capitalize()} that pre-training was done on, without labels: {count}."
     return text + (f" Not all is known here: {seen['unknown']}." if seen["unknown"] else "")
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from codebrain.backbone import BackboneConfig
 from codebrain.data.format import Store
+from codebrain.data.subjects import SplitConfig, held_out
 from codebrain.training.folder import read_json
 from codebrain.weights import fingerprint
 from finetune import manifest
@@ -40,7 +41,7 @@ _INSIDE = re.compile(r"\.|(export|(?P<untrained>untrained/)?(fold-(?P<fold>\d+)/
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the recordings that judge a fold were read in pre-training, without labels."""
+    """How many of the recordings that judge a fold pre-training was trained on, without labels."""
 
     n_seen: int
     n_judged: int
@@ -85,7 +86,7 @@ class Origin:
     remedy: str
     """What to do if a subject of a lesson is to judge it."""
     recordings: frozenset[str]
-    """Names of the files that were read without labels."""
+    """Names of the files that were trained on without labels."""
     unknown: tuple[str, ...]
     """Why they may be more, in words."""
 
@@ -270,7 +271,7 @@ def _remedy(place: _Place) -> str:
 
 
 def _recordings(ckpt: str, unknown: list[str]) -> set[str]:
-    """File names of the recordings that a checkpoint, and all that it was made from, has read.
+    """File names of the recordings that a checkpoint, and all that it was made from, was trained on without labels.
 
     What cannot be followed adds its reason to `unknown`.
     """
@@ -285,9 +286,15 @@ def _recordings(ckpt: str, unknown: list[str]) -> set[str]:
             if _place(before) is not None and place.inputs("ckpt").get(before) != _backbone_fingerprint(before):
                 raise ValueError(f"{before} is not any more what {place.run} started from")
             return _recordings(before, unknown)
+        read: Files = frozenset()
         for path, noted in place.inputs("data").items():
             with _noting(unknown):
-                names |= {name for _, name in _files(_unchanged(path, noted))}
+                read |= _files(_unchanged(path, noted))
+        with _noting(unknown):
+            # Whom a run held out it validated on, without training on them.
+            split = SplitConfig(**place.config.get("split", {}))
+            left_out = held_out(sorted({subject for subject, _ in read}), split) if read else set()
+            names |= {name for subject, name in read if subject not in left_out}
         for path, noted in place.inputs("tokenizer").items():
             with _noting(unknown):
                 # Another tokenizer may lie there by now, or where a relative path leads from here.

@@ -254,7 +254,7 @@ def _pretraining(seen: dict[str, Any] | None, side: str) -> list[str]:
     if seen is None or not seen["seen"]:
         return []
     return [
-        f"Pre-training read {seen['seen']} of the {seen['tested']} {'test' if side == 'test' else 'validation'} "
+        f"Pre-training was done on {seen['seen']} of the {seen['tested']} {'test' if side == 'test' else 'validation'} "
         "recordings, without labels (by the names of their files): the figures speak about people whose EEG, not whose "
         "answers, the backbone knows."
     ]

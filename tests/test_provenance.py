@@ -40,12 +40,12 @@ def store(tmp_path_factory):
 
 
 def write_run(folder, *, data, tokenizer=()):
-    """A stage's run as far as its inputs go, with a backbone, or with a tokenizer where it has none."""
+    """A stage's run as far as its inputs go, with a backbone, or with a tokenizer where it has none. Holds S00 out."""
     if tokenizer:
         CodeBrain(**SIZES).save_pretrained(folder / "export")
     else:
         DualTokenizer(TOKENIZER).save_pretrained(folder / "export")
-    (folder / "config.yaml").write_text("run_dir: r")
+    (folder / "config.yaml").write_text("split: {valid_subjects: [S00]}")
     hashes = {str(path): fingerprint(DualTokenizer.from_pretrained(path)) for path in tokenizer}
     inputs = {"data": {str(store.path): store.fingerprint() for store in data}, "tokenizer": hashes}
     (folder / "inputs.json").write_text(json.dumps(inputs))
@@ -97,7 +97,7 @@ def test_recordings_are_known_by_their_files_through_the_tokenizer_too(store, tm
 def test_where_nobody_can_say_nobody_does(store, tmp_path, monkeypatch):
     corpus = write_task_store(tmp_path / "corpus", labelled=False)
     run, data = write_pretrained(tmp_path / "runs", corpus), open_data(str(store.path))
-    assert seen(run, data, of(data, 0)) == Seen(8, 8)
+    assert seen(run, data, of(data, 0)) == Seen(7, 8)
     assert seen("none", data, of(data, 0)) == Seen(0, 8)
     apart = "is not in the folder of the run that made it"
     assert seen("user/model", data, of(data, 0)) == Seen(0, 8, f"user/model {apart}")
@@ -119,14 +119,14 @@ def test_inputs_that_cannot_be_followed_leave_it_open(store, tmp_path, monkeypat
     monkeypatch.chdir(home)
     write_run(Path("tokenizer"), data=[all_])
     write_run(Path("run"), data=[two], tokenizer=["tokenizer"])
-    assert seen("run", data, of(data, 0)) == Seen(8, 8)
+    assert seen("run", data, of(data, 0)) == Seen(7, 8)
     monkeypatch.chdir(away)
     apart = "tokenizer is not in the folder of the run that made it"
-    assert seen(home / "run", data, of(data, 0)) == Seen(2, 8, apart)
+    assert seen(home / "run", data, of(data, 0)) == Seen(1, 8, apart)
     torch.manual_seed(1)
     write_run(Path("tokenizer"), data=[two])
     other = f"tokenizer is not the tokenizer that {home / 'run'} was trained with"
-    assert seen("../home/run", data, of(data, 0)) == Seen(2, 8, other), "one that has the same name here"
+    assert seen("../home/run", data, of(data, 0)) == Seen(1, 8, other), "one that has the same name here"
     monkeypatch.chdir(home)
     shutil.rmtree(all_.path)
     assert "s8: no such store" in seen("run", data, of(data, 0)).unknown
@@ -148,17 +148,17 @@ def test_the_report_says_whose_signals_were_read(store, tmp_path):
     corpus = write_task_store(tmp_path / "corpus", n_subjects=8, labelled=False)
     run = write_pretrained(tmp_path / "runs", corpus)
     report = launch(store, tmp_path / "r", *PROBE, *KFOLD, ckpt=run)
-    assert report["pretraining"] == {"seen": 8, "tested": 8, "unknown": ""}
-    assert "Pre-training read 8 of the 8 test recordings, without labels" in "".join(report["cautions"])
-    assert "Test recordings that pre-training read, without labels: 8 of 8." in said(tmp_path / "r")
+    assert report["pretraining"] == {"seen": 7, "tested": 8, "unknown": ""}
+    assert "Pre-training was done on 7 of the 8 test recordings, without labels" in "".join(report["cautions"])
+    assert "Test recordings that pre-training was done on, without labels: 7 of 8." in said(tmp_path / "r")
     shutil.copytree(run / "export", tmp_path / "moved")
     report = launch(store, tmp_path / "unknown", *PROBE, ckpt=tmp_path / "moved")
-    assert "Pre-training read" not in "".join(report["cautions"])
+    assert "Pre-training was" not in "".join(report["cautions"])
     assert "is not known here" in said(tmp_path / "unknown")
     assert "moved is not in the folder of the run that made it." in said(tmp_path / "unknown")
     shutil.rmtree(run.parent / "tokenizer")
     launch(store, tmp_path / "part", *PROBE, *KFOLD, ckpt=run)
-    assert re.search(r"at least 8 of 8. Not all is known here: .*tokenizer is not in", said(tmp_path / "part"))
+    assert re.search(r"at least 7 of 8. Not all is known here: .*tokenizer is not in", said(tmp_path / "part"))
     launch(store, tmp_path / "scratch", *PROBE, ckpt="none")
     assert "pre-training" not in said(tmp_path / "scratch")
 
@@ -167,8 +167,8 @@ def test_without_a_test_set_the_report_speaks_of_validation(tmp_path):
     store = write_task_store(tmp_path / "task", published=[0, 0, 0, 0, 0, 1, 1, 1])
     run = write_pretrained(tmp_path / "runs", write_task_store(tmp_path / "corpus", n_subjects=6, labelled=False))
     report = launch(store, tmp_path / "r", *PROBE, ckpt=run)
-    assert "Pre-training read 1 of the 3 validation recordings" in "".join(report["cautions"])
-    assert "Recordings of the validation set that pre-training read, without labels: 1 of 3." in said(tmp_path / "r")
+    assert "Pre-training was done on 1 of the 3 validation recordings" in "".join(report["cautions"])
+    assert "validation set that pre-training was done on, without labels: 1 of 3." in said(tmp_path / "r")
 
 
 def test_the_pre_training_behind_a_fine_tuned_run_is_found(store, tmp_path):

@@ -32,14 +32,19 @@ def split_subjects(dataset: WindowDataset, config: SplitConfig) -> tuple[WindowD
         A name that matches no subject, or a side left empty.
     """
     names = dataset.subject_names
-    held_out = _matching(names, config.valid_subjects) if config.valid_subjects else _drawn(names, config)
-    training = [name for name in names if name not in held_out]
-    if not held_out or not training:
+    left_out = held_out(names, config)
+    training = [name for name in names if name not in left_out]
+    if not left_out or not training:
         raise ValueError(
-            f"{len(held_out)} of {len(names)} subjects would be held out, which leaves {len(training)} to train on; "
+            f"{len(left_out)} of {len(names)} subjects would be held out, which leaves {len(training)} to train on; "
             "both sides need at least one. Change --split.valid_fraction or --split.valid_subjects, or add recordings."
         )
-    return dataset.of_subjects(training), dataset.of_subjects(sorted(held_out))
+    return dataset.of_subjects(training), dataset.of_subjects(sorted(left_out))
+
+
+def held_out(names: Sequence[str], config: SplitConfig) -> set[str]:
+    """Subjects on the validation side; ValueError for a name that matches none."""
+    return _matching(names, config.valid_subjects) if config.valid_subjects else _drawn(names, config)
 
 
 def _drawn(names: Sequence[str], config: SplitConfig) -> set[str]:
