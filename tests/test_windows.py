@@ -1,6 +1,8 @@
 """Windows as batches: the right samples, the right subject, no montage mixed with another."""
 
+import multiprocessing
 import pickle
+import time
 from pathlib import Path
 
 import h5py
@@ -182,6 +184,21 @@ def test_worker_processes_give_the_same_batches(stores: list[Store]) -> None:
     for one, other in zip(here, there, strict=True):
         assert one.ch_names == other.ch_names
         assert torch.equal(one.x, other.x)
+
+
+def test_a_dead_worker_is_told_at_the_next_batch_and_nowhere_else(stores: list[Store]) -> None:
+    """Not within what happens to run when it dies, which would take the one error for another."""
+    dataset = WindowDataset(stores)
+    requests = StepRequests(dataset, batch_size=4, accumulation=1, steps=range(200), seed=1)
+    batches = train_loader(requests, dataset, num_workers=1, pin=False)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    until = time.monotonic() + 0.5
+    while worker.is_alive() or time.monotonic() < until:
+        pass
+    with pytest.raises(OSError, match=r"a process that reads windows ahead died \(.*\)\. .*lower num_workers"):
+        list(batches)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -9,6 +9,8 @@ within a buffer of many blocks. A store smaller than the buffer is shuffled perf
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -184,7 +186,13 @@ def train_loader(requests: StepRequests, dataset: WindowDataset, *, num_workers:
         multiprocessing_context="spawn" if num_workers else None,
         prefetch_factor=4 if num_workers else None,
     )
-    return _raised(iter(loader))
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    # PyTorch has set a handler that raises wherever the program happens to be when a worker dies, be it in the middle
+    # of saving or of telling another error. Without it the loader notices when it is asked for the next batch.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return _raised(batches)
 
 
 def _raised(batches: Iterator[Batch | Exception]) -> Iterator[Batch]:
