@@ -110,10 +110,11 @@ def make(config: FinetuneConfig) -> Plan:
     if config.recipe is not None:
         recipes.check(config.recipe, data.task)
     plan = Plan(config, data, _splits(config, data))
-    for number, fold in enumerate(plan.splits.folds):
+    for number in range(len(plan.splits.folds)):
         if number == 0 or FOLD in config.ckpt:
             data.store.require(sfreq=plan.pretrained(number).config.patch_size)  # a patch is one second
             plan.head(number)
+    for number, fold in enumerate(plan.splits.folds):
         where = f" in fold {number}" if len(plan.splits.folds) > 1 else ""
         plan.origins[number].require_unseen_labels(data, fold, where)
     _ = plan.sequences  # for its errors

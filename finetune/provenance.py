@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import numpy as np
 import yaml
 
 from codebrain.backbone import BackboneConfig
-from codebrain.data.format import Store
+from codebrain.data.format import SPLITS, Recording, Store
 from codebrain.data.subjects import SplitConfig, held_out
 from codebrain.training.folder import read_json
 from codebrain.weights import fingerprint
@@ -34,6 +35,9 @@ from tokenizer.model import DualTokenizer
 
 Files = frozenset[tuple[str, str]]
 """Subject and name of the file of recordings."""
+
+_NO_NOTES = (KeyError, IndexError, TypeError, AttributeError)
+"""What comes of notes of a run that hold something else than it wrote."""
 
 _INSIDE = re.compile(r"\.|(export|(?P<untrained>untrained/)?(fold-(?P<fold>\d+)/)?(?P<trial>seed-\d+)(/export)?)")
 """Where the models of a run lie in its folder."""
@@ -63,6 +67,12 @@ class Lesson:
     """Name and protocol of its task."""
     files: Files | None
     """Recordings of its store, if that is still there."""
+    again: str = ""
+    """What trains the model further by the same subjects; "" where nothing does."""
+    subjects: frozenset[str] = frozenset()
+    """Everybody on any side of its splits."""
+    start: str = ""
+    """The checkpoint that it started from."""
 
     def is_about(self, data: Data) -> bool:
         """Whether subjects of the same name are the same people: the store is the same one or of the same data set."""
@@ -83,10 +93,8 @@ class Origin:
     ckpt: str
     lessons: tuple[Lesson, ...]
     """The fine-tunings that it has been through, the last one first."""
-    remedy: str
-    """What to do if a subject of a lesson is to judge it."""
-    recordings: frozenset[str]
-    """Names of the files that were trained on without labels."""
+    recordings: Files
+    """Those that were trained on without labels."""
     unknown: tuple[str, ...]
     """Why they may be more, in words."""
 
@@ -97,15 +105,20 @@ class Origin:
         Raises
         ------
         ValueError
-            The splits or the summary of a fine-tuned run are damaged.
+            What a fine-tuned run says of itself is damaged.
         """
         unknown: list[str] = []
         recordings = _recordings(ckpt, unknown)
         if _place(ckpt) is None and Path(ckpt).exists() and contract_of(ckpt) is not None:
             unknown[0] += "; whose labels it was fine-tuned on is not known either"
-        places = list(_finetunings(ckpt))
-        lessons = tuple(map(_lesson, places))
-        return cls(ckpt, lessons, _remedy(places[0]) if places else "", frozenset(recordings), tuple(unknown))
+        try:
+            lessons = tuple(_lesson(place, last=number == 0) for number, place in enumerate(_finetunings(ckpt)))
+        except _NO_NOTES as error:
+            raise ValueError(
+                f"--ckpt {ckpt}: what the run that made it says of itself is damaged ({error!r}). Give a copy of its "
+                "export folder, or start from what that run started from."
+            ) from error
+        return cls(ckpt, lessons, frozenset(recordings), tuple(unknown))
 
     def require_unseen_labels(self, data: Data, fold: Fold, where: str) -> None:
         """Raise ValueError if the checkpoint was fine-tuned on a subject by whom it is now to be judged.
@@ -118,6 +131,7 @@ class Origin:
             Names the fold in the message.
         """
         side = fold.judged[-1]
+        everybody = set(data.dataset.subject_names)
         judges = set(np.unique(data.windows.subject[getattr(fold, side)]).tolist())
         for lesson in self.lessons:
             # Who selected weights must not test them; selecting once more by the same is what validation is.
@@ -128,16 +142,27 @@ class Origin:
             if lesson.store != data.store.fingerprint():
                 other = " If these are other people under the same names, give a copy of its export folder instead."
             verb = {"test": "test", "valid": "validate"}[side]
+            which = "it" if lesson is self.lessons[0] else "the earlier fine-tuning"
+            start = f"start from what {which} started from (--ckpt {lesson.start})"
+            # Splits are of the very subjects of a store.
+            again = lesson.again if lesson.subjects == everybody else ""
+            remedy = f"{again}, or {start}" if again else start[0].upper() + start[1:]
             raise ValueError(
                 f"--ckpt {self.ckpt} was fine-tuned on {len(both)} of the subjects that {verb} it{where} "
-                f"({', '.join(both[:5])}). {self.remedy}{other}"
+                f"({', '.join(both[:5])}). {remedy}.{other}"
             )
 
     def seen(self, data: Data, fold: Fold) -> Seen:
-        """Compare the recordings that judge a fold with those of pre-training, by the names of their files."""
+        """Compare the recordings that judge a fold with those of pre-training, by the names of their files.
+
+        Where several subjects have a file of the same name (`sub-7/rest.edf`), by subject and name.
+        """
         rows = np.unique(data.windows.recording[getattr(fold, fold.judged[-1])]).tolist()
-        judged = [Path(data.store.recording(row).path).name for row in rows]
-        return Seen(sum(name in self.recordings for name in judged), len(judged), "; ".join(self.unknown))
+        judged = [_file(data.store.recording(row)) for row in rows]
+        counts = [Counter(name for _, name in files) for files in (self.recordings, _files(data.store))]
+        names = {name for name in counts[0] if all(count[name] <= 1 for count in counts)}
+        n_seen = sum(name in names or (subject, name) in self.recordings for subject, name in judged)
+        return Seen(n_seen, len(judged), "; ".join(self.unknown))
 
 
 def total(folds: Sequence[Seen]) -> dict[str, Any]:
@@ -205,8 +230,18 @@ class _Place:
 
     def before(self) -> str:
         """The checkpoint that a fine-tuning started from."""
-        ckpt = self.config.get("ckpt", FROM_SCRATCH)
-        return FROM_SCRATCH if self.untrained else ckpt.replace(FOLD, FOLD if self.fold is None else str(self.fold))
+        if self.untrained:
+            return FROM_SCRATCH
+        ckpt = self.config["ckpt"].replace(FOLD, FOLD if self.fold is None else str(self.fold))
+        return FROM_SCRATCH if ckpt == FROM_SCRATCH else self.from_here(ckpt)
+
+    def from_here(self, path: str) -> str:
+        """Where a path that the run was given leads: a relative one began where the run was launched."""
+        named = Path(self.config.get("run_dir", "")).parts
+        if not Path(path).is_absolute() and named and self.run.parts[-len(named) :] == named:
+            there = Path(*self.run.parts[: -len(named)]) / path
+            return str(there) if there.exists() else path
+        return path
 
 
 def _place(ckpt: str) -> _Place | None:
@@ -240,68 +275,73 @@ def _finetunings(ckpt: str) -> Iterator[_Place]:
         ckpt = place.before()
 
 
-def _lesson(place: _Place) -> Lesson:
+def _lesson(place: _Place, *, last: bool) -> Lesson:
     placed = manifest.read_manifest(place.run / "splits.json")
     folds = placed["folds"] if place.fold is None else [placed["folds"][place.fold]]
-    train, valid = (frozenset(name for fold in folds for name in fold[side]["subjects"]) for side in ("train", "valid"))
+    train, valid, test = (frozenset(name for fold in folds for name in fold[side]["subjects"]) for side in SPLITS)
     files, task = None, ("", "")
     with suppress(OSError, ValueError):
-        files = _files(_unchanged(place.config["data"], placed["store"]))
+        files = _files(_unchanged(place.from_here(place.config["data"]), placed["store"]))
     with suppress(OSError, ValueError):  # of what this model started from, the weights may be gone
         if (contract := contract_of(place.ckpt)) is not None:
             task = (contract.task.name, contract.task.protocol)
-    return Lesson(train, valid, placed["store"], task, files)
+    again = _again(place, placed) if last else ""
+    return Lesson(train, valid, placed["store"], task, files, again, train | valid | test, place.config["ckpt"])
 
 
-def _remedy(place: _Place) -> str:
-    """What lets a fine-tuned model be tuned again."""
-    placed, config = manifest.read_manifest(place.run / "splits.json"), place.config
-    started = f"start from what it started from (--ckpt {config['ckpt']})"
+def _again(place: _Place, placed: dict[str, Any]) -> str:
+    """What lets a fine-tuned model be tuned again on the subjects of its splits; "" where nothing does."""
     splits = f"--splits {place.run / 'splits.json'}"
-    if len(placed["folds"]) == 1 and not placed["within_subject"]:
-        return f"Give it the splits that it was trained with ({splits}), or {started}."
+    if placed["within_subject"]:
+        return ""
+    if len(placed["folds"]) == 1:
+        return f"Give it the splits that it was trained with ({splits})"
     # The one model that a run of several folds exports was trained on those who test the other folds.
-    trials = place.run / f"fold-{FOLD}" / f"seed-{config['seeds'][0]}"
-    if len(placed["folds"]) > 1 and config["mode"] != "probe" and not placed["within_subject"]:
-        return f"Give each fold the model that was trained for it (--ckpt '{trials}' {splits}), or {started}."
-    return f"{started[0].upper()}{started[1:]}."
+    trials = place.run / f"fold-{FOLD}" / f"seed-{place.config['seeds'][0]}"
+    if place.config["mode"] == "probe":
+        return ""
+    return f"Give each fold the model that was trained for it (--ckpt '{trials}' {splits})"
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
-def _recordings(ckpt: str, unknown: list[str]) -> set[str]:
-    """File names of the recordings that a checkpoint, and all that it was made from, was trained on without labels.
+def _recordings(ckpt: str, unknown: list[str]) -> set[tuple[str, str]]:
+    """The recordings that a checkpoint, and all that it was made from, was trained on without labels.
 
     What cannot be followed adds its reason to `unknown`.
     """
-    names: set[str] = set()
+    found: set[tuple[str, str]] = set()
     if ckpt == FROM_SCRATCH:
-        return names
+        return found
     with _noting(unknown):
         if (place := _place(ckpt)) is None:
             raise ValueError(f"{ckpt} is not in the folder of the run that made it")
         if place.is_finetuned:
             before = place.before()
-            if _place(before) is not None and place.inputs("ckpt").get(before) != _backbone_fingerprint(before):
+            noted = place.inputs("ckpt")
+            if _place(before) is not None and _backbone_fingerprint(before) not in noted.values():
                 raise ValueError(f"{before} is not any more what {place.run} started from")
             return _recordings(before, unknown)
+        if "ckpt" in place.config:
+            raise ValueError(f"{place.run} has lost its splits.json; whose labels it learnt from is not known either")
         read: Files = frozenset()
-        for path, noted in place.inputs("data").items():
+        for path, was in place.inputs("data").items():
             with _noting(unknown):
-                read |= _files(_unchanged(path, noted))
+                read |= _files(_unchanged(place.from_here(path), was))
         with _noting(unknown):
             # Whom a run held out it validated on, without training on them.
             split = SplitConfig(**place.config.get("split", {}))
             left_out = held_out(sorted({subject for subject, _ in read}), split) if read else set()
-            names |= {name for subject, name in read if subject not in left_out}
-        for path, noted in place.inputs("tokenizer").items():
+            found |= {file for file in read if file[0] not in left_out}
+        for path, was in place.inputs("tokenizer").items():
             with _noting(unknown):
+                here = place.from_here(path)
                 # Another tokenizer may lie there by now, or where a relative path leads from here.
-                if _place(path) is not None and tokenizer_fingerprint(DualTokenizer.from_pretrained(path)) != noted:
-                    raise ValueError(f"{path} is not the tokenizer that {place.run} was trained with")
-                names |= _recordings(path, unknown)
-    return names
+                if _place(here) is not None and tokenizer_fingerprint(DualTokenizer.from_pretrained(here)) != was:
+                    raise ValueError(f"{here} is not the tokenizer that {place.run} was trained with")
+                found |= _recordings(here, unknown)
+    return found
 
 
 @contextmanager
@@ -311,6 +351,8 @@ def _noting(unknown: list[str]) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         unknown.append(str(error).rstrip("."))
+    except _NO_NOTES as error:
+        unknown.append(f"what a run says of itself is damaged ({error!r})")
 
 
 def _backbone_fingerprint(ckpt: str) -> str:
@@ -327,4 +369,8 @@ def _unchanged(path: str, noted: str) -> Store:
 
 
 def _files(store: Store) -> Files:
-    return frozenset((row.subject, Path(row.path).name) for row in store.recordings if row.kept)
+    return frozenset(_file(row) for row in store.recordings if row.kept)
+
+
+def _file(row: Recording) -> tuple[str, str]:
+    return row.subject, Path(row.path).name

@@ -94,6 +94,16 @@ def test_recordings_are_known_by_their_files_through_the_tokenizer_too(store, tm
     assert seen(tmp_path / "link", data, of(data, 3)) == Seen(2, 5)
 
 
+def test_files_of_one_name_are_told_apart_by_their_subjects(store):
+    """As `sub-7/rest.edf` is, of every subject; S00 to S02 are held out."""
+    data = open_data(str(store.path))
+    alike = replace(data, store=replace(store, recordings=[replace(r, path="rest.edf") for r in store.recordings]))
+    read = frozenset((f"S{row:02d}", "rest.edf") for row in range(3, 8))
+    assert Origin("c", (), read, ()).seen(alike, of(data, 0)) == Seen(5, 8)
+    assert Origin("c", (), frozenset({("other", "3.edf")}), ()).seen(data, of(data, 0)) == Seen(1, 8)
+    assert Origin("c", (), frozenset({("other", "rest.edf")}), ()).seen(alike, of(data, 0)) == Seen(0, 8)
+
+
 def test_where_nobody_can_say_nobody_does(store, tmp_path, monkeypatch):
     corpus = write_task_store(tmp_path / "corpus", labelled=False)
     run, data = write_pretrained(tmp_path / "runs", corpus), open_data(str(store.path))
@@ -260,6 +270,70 @@ def test_without_a_test_set_those_who_select_again_are_no_news(tmp_path):
     launch(store, tmp_path / "again", *PROBE, ckpt=first)
     with pytest.raises(ValueError, match="fine-tuned on 3 of the subjects that validate it"):
         launch(turned, tmp_path / "r", *PROBE, ckpt=first)
+
+
+def test_relative_paths_lead_where_they_led_at_first(store, tmp_path, monkeypatch):
+    """A store of another task, which is found from the run alone."""
+    mine = write_task_store(tmp_path / "home/mine", seed=7)
+    monkeypatch.chdir(tmp_path / "home")
+    corpus = write_task_store(tmp_path / "home/corpus", labelled=False)
+    write_pretrained(Path("runs"), replace(corpus, path=Path("corpus")))
+    for name in ("backbone", "tokenizer"):
+        config = f"{{run_dir: runs/{name}, split: {{valid_subjects: [S00]}}}}"
+        (tmp_path / "home/runs" / name / "config.yaml").write_text(config)
+    launch(replace(mine, path="mine"), Path("first"), *PROBE, ckpt="runs/backbone")
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    origin = Origin.of("../home/first")
+    assert origin.unknown == ()
+    assert len(origin.recordings) == 7
+    (lesson,) = origin.lessons
+    assert lesson.files == provenance._files(mine)
+
+
+def test_the_advice_is_that_of_the_fine_tuning_that_taught(store, tmp_path):
+    """C1 learnt from S00 to S03, C2 from it and from others: those of C1 may judge what C1 started from."""
+    few = write_task_store(tmp_path / "few", n_subjects=4, published=[0, 0, 1, 2])
+    launch(few, tmp_path / "C1", *PROBE, ckpt="none")
+    other = write_task_store(tmp_path / "other", n_subjects=3, seed=4, published=[0, 1, 2])
+    renamed = tuple(replace(row, subject=f"T{row.row}", path=f"t{row.row}.edf") for row in other.recordings)
+    lesson = taught(replace(other, recordings=renamed))
+    before = Origin.of(str(tmp_path / "C1"))
+    data = open_data(str(few.path))
+    after = replace(before, ckpt="C2", lessons=(replace(lesson, train=frozenset({"T0"})), *before.lessons))
+    fold = Fold(train=np.arange(8, 16), valid=np.arange(16, 24), test=np.arange(8))
+    with pytest.raises(ValueError, match=r"\(S00\)\. Give it the splits .*, or start from what it .*--ckpt none\)\.$"):
+        before.require_unseen_labels(data, fold, "")
+    after = replace(after, lessons=(after.lessons[0], replace(after.lessons[1], again="")))
+    with pytest.raises(
+        ValueError, match=r"\(S00\)\. Start from what the earlier fine-tuning started from \(--ckpt none\)\.$"
+    ):
+        after.require_unseen_labels(data, fold, "")
+    more = open_data(str(write_task_store(tmp_path / "more", seed=5).path))
+    with pytest.raises(ValueError, match=r"\. Start from what it started from \(--ckpt none\)\. If these are other"):
+        before.require_unseen_labels(more, fold, "")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.yaml", "{mode: probe}", "KeyError"),
+        ("config.yaml", "{ckpt: 3, data: d, mode: full, seeds: [0]}", "AttributeError"),
+        ("summary.json", '{"exported_fold": 7}', "IndexError"),
+    ],
+)
+def test_notes_that_no_run_wrote_are_damage(folds, tmp_path, file, content, message):
+    run = shutil.copytree(folds, tmp_path / "folds")
+    (run / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"--ckpt {run}: what the run .* is damaged \({message}"):
+        Origin.of(str(run))
+
+
+def test_a_fine_tuned_run_without_its_splits_is_no_pre_training(store, folds, tmp_path):
+    run = shutil.copytree(folds, tmp_path / "folds")
+    (run / "splits.json").unlink()
+    launch(store, tmp_path / "r", *PROBE, ckpt=run)
+    assert f"{run} has lost its splits.json; whose labels it learnt from is not known either" in said(tmp_path / "r")
 
 
 def taught(store, *, task=("rhythm", ""), gone=False):
