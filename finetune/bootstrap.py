@@ -51,9 +51,9 @@ class Draws:
         taken = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_draws if len(names) > 1 else 0)
         return cls(names, taken.astype(float))
 
-    def among(self, predictions: Predictions) -> npt.NDArray[np.bool_]:
-        """(S,) who of those drawn is judged there."""
-        return np.isin(self.names, predictions.subject)
+    def counts_of(self, predictions: Predictions) -> Floats:
+        """(R, S') how often each of those who are judged there is taken."""
+        return self.counts[:, np.isin(self.names, predictions.subject)]
 
     def figures(self, kind: TaskKind, by_seed: Sequence[Predictions]) -> dict[str, Floats]:
         """Every figure of merit in every draw (R,), mean over seeds; NaN where a draw does not define it.
@@ -64,7 +64,7 @@ class Draws:
         by_seed : sequence of Predictions
             For the same windows by models of several seeds. Their subjects may be some of those drawn.
         """
-        counts = self.counts[:, self.among(by_seed[0])]
+        counts = self.counts_of(by_seed[0])
         each = [resampled(kind, predictions, counts) for predictions in by_seed]
         return {name: np.mean([figures[name] for figures in each], axis=0) for name in each[0]}
 

@@ -17,20 +17,18 @@ from pathlib import Path
 from codebrain.backbone import EEGSSM
 from codebrain.config import command, parse
 from codebrain.training.launch import LoopConfig, Run, start
-from finetune import manifest, plan, provenance, recipes
+from finetune import manifest, plan, recipes
 from finetune.conclusion import UNTRAINED, conclude
 from finetune.config import FOLD, FinetuneConfig
 from finetune.heads import shrink
 from finetune.markdown import MAIN
 from finetune.plan import Plan
-from finetune.predict import FrozenFeatures
+from finetune.predict import FEATURE_BATCH, FrozenFeatures
 from finetune.trial import Result, Trial
 
 _CHANGEABLE = ("data", "ckpt", "seeds", "baseline", "n_bootstrap", "training.num_workers")
 """What may change when a run is launched again: where store and checkpoint lie (what they are is noted and compared),
 and what adds trials to those that are there, or changes none."""
-
-_FEATURE_BATCH = 64
 
 
 def main() -> None:
@@ -95,8 +93,8 @@ def _announce(run: Run, planned: Plan) -> None:
         f"{len(data.dataset.subject_names)} subjects; {planned.splits.kind} split with {len(folds)} fold(s), "
         f"{len(planned.config.seeds)} seed(s)" + (f"\n{planned.sequences}" if planned.sequences else "")
     )
-    if other := provenance.prepared_otherwise(planned.ckpts[0], data):
-        run.say(f"NOTE: {other}.")
+    if planned.prepared_otherwise:
+        run.say(f"NOTE: {planned.prepared_otherwise}.")
     if not len(folds[0].test):
         run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
 
@@ -115,7 +113,7 @@ def _trials(run: Run, planned: Plan, arm: str) -> Iterator[Result]:
         key = (0, seed) if random else (number if FOLD in config.ckpt else 0, config.seeds[0])
         if key not in held:
             held.clear()  # trials that share features come one after another, and those of one may be large
-            held[key] = FrozenFeatures(run, backbone(*key), data.dataset, _FEATURE_BATCH, shrink(config.head))
+            held[key] = FrozenFeatures(run, backbone(*key), data.dataset, FEATURE_BATCH, shrink(config.head))
         return held[key]
 
     by_fold = itertools.product(range(len(folds)), config.seeds)

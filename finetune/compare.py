@@ -42,9 +42,8 @@ class Judged:
     @classmethod
     def of(cls, kind: TaskKind, by_seed: Sequence[Predictions], draws: Draws) -> Judged:
         """Compute all figures."""
-        counts = draws.counts[:, draws.among(by_seed[0])]
         scores = [metrics.score(kind, each) for each in by_seed]
-        return cls(by_seed, scores, draws.figures(kind, by_seed), counts.mean(axis=1))
+        return cls(by_seed, scores, draws.figures(kind, by_seed), draws.counts_of(by_seed[0]).mean(axis=1))
 
     @property
     def n_subjects(self) -> int:

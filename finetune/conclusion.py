@@ -8,18 +8,18 @@ import torch
 from codebrain.training.launch import Run
 from codebrain.training.sampling import eval_batches
 from codebrain.weights import read_state_dict
-from finetune import answers, baselines, classifier, figures, markdown, provenance, report
+from finetune import answers, baselines, classifier, figures, markdown, report
 from finetune.card import model_card
 from finetune.classifier import Classifier, backbone_features
 from finetune.markdown import MAIN
 from finetune.plan import Plan
+from finetune.predict import FEATURE_BATCH
 from finetune.report import Arms
 from finetune.trial import HEAD_FILE, Result
 
 UNTRAINED = "untrained"
 """The baseline that is trained as the model is, and not here."""
 
-_BATCH = 64
 _MAP_WINDOWS = 2000
 """Windows in the picture of the features."""
 _FEWEST_POINTS = 3
@@ -66,7 +66,7 @@ def _facts(run: Run, plan: Plan) -> dict[str, object]:
         "processes": run.world,
         "sequences": plan.sequences,
         "pretraining": plan.pretraining,
-        "prepared_otherwise": provenance.prepared_otherwise(plan.ckpts[0], data),
+        "prepared_otherwise": plan.prepared_otherwise,
     }
 
 
@@ -88,7 +88,7 @@ def _draw_features(run: Run, plan: Plan, model: Classifier, best: Result, side: 
     with torch.no_grad():
         pooled = [
             backbone_features(model.backbone, batch.x).mean((1, 2)).numpy()
-            for batch in eval_batches(data.dataset.subset(ids), _BATCH)
+            for batch in eval_batches(data.dataset.subset(ids), FEATURE_BATCH)
         ]
     where = {"valid": "validation"}.get(side, side)
     figures.feature_map(

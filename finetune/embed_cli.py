@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import USER_MISTAKE, command, parse
-from codebrain.data.format import Store, require_writable, whole
+from codebrain.data.format import Store, require_output, whole
 from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
@@ -86,7 +86,7 @@ def run_command(argv: list[str] | None = None) -> int:
     output = Path(config.output)
     if output.suffix != ".npz":
         raise ValueError(f"--output {output} must end in .npz")
-    require_writable(output)
+    require_output(output)
     if config.batch_size < 1:
         raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
     device = find_device(config.device)

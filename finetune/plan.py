@@ -63,10 +63,9 @@ class Plan:
         """What the checkpoints are, wherever they lie; nothing of random weights, which a seed makes."""
         if self.from_scratch:
             return {}
-        first = {ckpt: number for number, ckpt in reversed(list(enumerate(self.ckpts)))}
         # In the order of the folds: so they are compared, wherever they lie.
-        each = sorted(first, key=first.__getitem__)
-        return {ckpt: fingerprint(model := self.pretrained(first[ckpt]), model.config) for ckpt in each}
+        first = {ckpt: self.ckpts.index(ckpt) for ckpt in self.ckpts}
+        return {ckpt: fingerprint(model := self.pretrained(number), model.config) for ckpt, number in first.items()}
 
     @cached_property
     def sequences(self) -> str:
@@ -89,6 +88,11 @@ class Plan:
             return None
         folds = zip(self.origins, self.splits.folds, strict=True)
         return provenance.total([origin.seen(self.data, fold) for origin, fold in folds])
+
+    @cached_property
+    def prepared_otherwise(self) -> str:
+        """In words, how the windows were prepared otherwise than those of pre-training; "" where they were not."""
+        return provenance.prepared_otherwise(self.ckpts[0], self.data)
 
     @cached_property
     def _held(self) -> dict[str, EEGSSM]:

@@ -24,6 +24,9 @@ from finetune.metrics import Predictions
 from finetune.splits import Windows
 from finetune.task import Task
 
+FEATURE_BATCH = 64
+"""Windows whose features a run computes at a time."""
+
 CACHE_BYTES = 2 << 30
 """Features of a frozen backbone are kept in memory up to this size, and computed for every batch beyond it."""
 

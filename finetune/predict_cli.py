@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codebrain.config import USER_MISTAKE, command, parse
-from codebrain.data.format import require_writable, write_text
+from codebrain.data.format import require_output, write_text
 from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
@@ -65,7 +65,7 @@ def run_command(argv: list[str] | None = None) -> int:
     if config.batch_size < 1:
         raise ValueError(f"--batch_size is {config.batch_size}; it must be at least 1")
     if config.output is not None:
-        require_writable(Path(config.output))
+        require_output(Path(config.output))
     for path in config.recordings:
         _check_is_no_store(path)
     device = find_device(config.device)

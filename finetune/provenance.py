@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,11 @@ class Lesson:
     """Name and protocol of its task."""
     files: Files | None
     """Recordings of its store, if that is still there."""
-    again: str = ""
+    again: str
     """What trains the model further by the same subjects; "" where nothing does."""
-    subjects: frozenset[str] = frozenset()
+    subjects: frozenset[str]
     """Everybody on any side of its splits."""
-    start: str = ""
+    start: str
     """The checkpoint that it started from."""
 
     def is_about(self, data: Data) -> bool:
@@ -210,7 +211,7 @@ class _Place:
     def is_finetuned(self) -> bool:
         return (self.run / "splits.json").exists()
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         path = self.run / "config.yaml"
         try:

@@ -191,13 +191,14 @@ class Stage2:
             codes_t, codes_f = torch.cat([codes_t, codes_t]), torch.cat([codes_f, codes_f])
             n_hidden = codes_t[: len(batch)].numel()
         weight = self.config.mask.visible_weight
-        if not weight:
-            logits_t, logits_f = model(x, mask)
-            loss_t = prediction.code_loss(logits_t, codes_t[mask], n_hidden)
-            loss_f = prediction.code_loss(logits_f, codes_f[mask], n_hidden)
+        everywhere = weight > 0
+        pairs = list(zip(model(x, mask, everywhere=everywhere), (codes_t, codes_f), strict=True))
+        loss_t, loss_f = (
+            prediction.code_loss(logits[mask] if everywhere else logits, codes[mask], n_hidden)
+            for logits, codes in pairs
+        )
+        if not everywhere:
             return loss_t + loss_f, {"loss_t": loss_t, "loss_f": loss_f}
-        pairs = list(zip(model(x, mask, everywhere=True), (codes_t, codes_f), strict=True))
-        loss_t, loss_f = (prediction.code_loss(logits[mask], codes[mask], n_hidden) for logits, codes in pairs)
         n_visible = mask.numel() - n_hidden
         visible = sum(prediction.code_loss(logits[~mask], codes[~mask], n_visible) for logits, codes in pairs)
         scalars = {"loss_t": loss_t, "loss_f": loss_f, "loss_visible": visible}

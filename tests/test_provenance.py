@@ -339,7 +339,16 @@ def test_a_fine_tuned_run_without_its_splits_is_no_pre_training(store, folds, tm
 def taught(store, *, task=("rhythm", ""), gone=False):
     """That a model was trained on S00 and S01 of a store."""
     files = None if gone else provenance._files(store)
-    return Lesson(frozenset({"S00", "S01"}), frozenset(), store.fingerprint(), task, files)
+    return Lesson(
+        train=frozenset({"S00", "S01"}),
+        valid=frozenset(),
+        store=store.fingerprint(),
+        task=task,
+        files=files,
+        again="",
+        subjects=frozenset({"S00", "S01"}),
+        start="none",
+    )
 
 
 def test_the_same_people_are_known_in_another_preparation(store, tmp_path):

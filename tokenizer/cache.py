@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import secrets
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 
 from codebrain import weights
 from codebrain.data.codes import DTYPE, CodeFiles
-from codebrain.data.format import PARTIAL_SUFFIX, Shard, Store, publish
+from codebrain.data.format import PARTIAL_SUFFIX, Shard, Store, publish, try_to_write
 from codebrain.data.windows import Request, WindowDataset
 from codebrain.progress import Bar
 from tokenizer.model import DualTokenizer
@@ -42,17 +41,14 @@ def fingerprint(tokenizer: DualTokenizer) -> str:
 
 
 def require_writable(stores: Sequence[Store], tokenizer: DualTokenizer) -> None:
-    """Raise ValueError if codes are missing and may not be written beside the store, as in a read-only shared corpus.
-
-    Trying is the only test that knows of mounts, quotas and servers.
-    """
+    """Raise ValueError if codes are missing and may not be written beside a store, as in a read-only shared corpus."""
     for store in stores:
         files = code_files(store, tokenizer)
         if all(files.has(shard) for shard in store.shards):
             continue
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=files.folder).close()
+            try_to_write(files.folder)
         except OSError as error:
             raise ValueError(
                 f"the codes of {store.path} cannot be kept in {files.folder.parent} ({error.strerror}). Make that "

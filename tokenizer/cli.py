@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from codebrain.config import command, parse
-from codebrain.data.format import require_writable
+from codebrain.data.format import require_output
 from codebrain.device import find_device
 from codebrain.patches import patchify
 from data_prep.clean import Chain, CleanConfig
@@ -85,7 +85,7 @@ def run_command(argv: list[str] | None = None) -> int:
     config = read_flags()
     output = Path(config.output)
     require_format(output)
-    require_writable(output)
+    require_output(output)
     _require_recording(Path(config.recording))
     device = find_device(config.device)
     tokenizer = DualTokenizer.from_pretrained(config.tokenizer).to(device)

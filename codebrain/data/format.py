@@ -24,6 +24,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -427,15 +428,22 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def require_writable(path: Path) -> None:
+def try_to_write(folder: Path) -> None:
+    """Raise OSError unless files can be made in a folder. Trying is the only test that knows of mounts and quotas."""
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def require_output(path: Path) -> None:
     """Raise ValueError, before long work, if an --output could not be written; folders on the way may be missing."""
     above = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
         raise ValueError(f"--output {path} is a folder; name a file")
     if not above.is_dir():
         raise ValueError(f"--output {path} lies under {above}, which is a file")
-    if not os.access(above, os.W_OK):
-        raise ValueError(f"--output {path}: {above} may not be written to")
+    try:
+        try_to_write(above)
+    except OSError as error:
+        raise ValueError(f"--output {path}: {above} may not be written to ({error.strerror})") from error
 
 
 def publish(partial: Path, final: Path) -> None:
