@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 import mne
@@ -19,16 +19,19 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import irfft, rfft
-from scipy.signal import firwin, resample_poly
+from scipy.signal import firwin
 
 Samples = npt.NDArray[np.floating]
 """(C, T) microvolts."""
 
-# Sampling rates are quotients of small integers; a remaining error of 1e-8 is a millisecond in a day.
+# Most pairs of sampling rates are quotients of small integers. A ratio that is off by 1e-9 drifts by 0.1 ms in a day.
 _MAX_DENOMINATOR = 10_000
+_EXACT = 1e-9
 _ZERO_CROSSINGS = 16
 _KAISER_BETA = 8.0  # images and aliases 80 dB down, so that millivolts of offset leave no trace
 _MAX_WEIGHTS = 1_000_000  # of the resampling matrix; 512 to 200 Hz takes 10 000
+_TABLE_STEPS = 4096  # of the interpolation kernel, per input sample: linear interpolation is right to 1e-7
+_AT_ONCE = 1024  # outputs that are interpolated together: 20 MB of float32 for 64 channels
 _NOTCH_TRANSITION = 0.5  # Hz
 
 
@@ -102,7 +105,7 @@ class Fir:
 
 
 class Resampler:
-    """Polyphase change of the sampling rate by `up / down`.
+    """Polyphase change of the sampling rate by `up / down`, a quotient of small integers.
 
     `up` outputs further on, the same weights meet the inputs `down` further on: some such rounds together are one
     matrix product, which BLAS has done in a fifth of the time that `scipy.signal.resample_poly` takes.
@@ -112,39 +115,81 @@ class Resampler:
         self.up, self.down = ratio.numerator, ratio.denominator
         faster = max(self.up, self.down)
         self.half = _ZERO_CROSSINGS * faster
-        self.kernel = firwin(2 * self.half + 1, 1 / faster, window=("kaiser", _KAISER_BETA))
         self.reach = math.ceil(self.half / self.up)
         # A block takes in about as many samples as it shares with its neighbours.
         rounds = math.ceil(2 * self.reach / self.down)
         self.step, self.block = rounds * self.down, rounds * self.up
-        self.weights = self._weights() if (self.step + 2 * self.reach) * self.block <= _MAX_WEIGHTS else None
+
+    @property
+    def n_weights(self) -> int:
+        """Size of the matrix."""
+        return (self.step + 2 * self.reach) * self.block
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
         # From a multiple of `down`, so that the piece's first sample falls on a sample of the output.
         first = start // self.up * self.down
-        if self.weights is not None:
-            n_blocks = -(-(stop - start // self.up * self.up) // self.block)
-            return first - self.reach, first + n_blocks * self.step + self.reach
-        before = -(-self.reach // self.down) * self.down
-        return first - before, -(-(stop - 1) * self.down // self.up) + self.reach + 1
+        n_blocks = -(-(stop - start // self.up * self.up) // self.block)
+        return first - self.reach, first + n_blocks * self.step + self.reach
 
     def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
         skipped = start % self.up
-        if self.weights is not None:
-            seen = sliding_window_view(x, len(self.weights), axis=1)[:, :: self.step]
-            y = (np.ascontiguousarray(seen) @ self.weights.astype(x.dtype)).reshape(len(x), -1)
-        else:
-            # Rates without a small common multiple would need a large matrix.
-            y = resample_poly(x, self.up, self.down, axis=-1, window=self.kernel.astype(x.dtype))
-            skipped += -(-self.reach // self.down) * self.up
+        seen = sliding_window_view(x, len(self.weights), axis=1)[:, :: self.step]
+        y = (np.ascontiguousarray(seen) @ self.weights.astype(x.dtype)).reshape(len(x), -1)
         return y[:, skipped : skipped + stop - start]
 
-    def _weights(self) -> npt.NDArray[np.float64]:
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
         """(inputs, outputs) weight of each sample that a block sees in each that it makes."""
+        kernel = firwin(2 * self.half + 1, _ZERO_CROSSINGS / self.half, window=("kaiser", _KAISER_BETA))
         inputs, outputs = np.arange(-self.reach, self.step + self.reach)[:, None], np.arange(self.block)
         lag = outputs * self.down - inputs * self.up  # at the common multiple of both rates
         inside = np.clip(lag + self.half, 0, 2 * self.half)
-        return np.where(abs(lag) <= self.half, self.up * self.kernel[inside], 0.0)
+        return np.where(abs(lag) <= self.half, self.up * kernel[inside], 0.0)
+
+
+class Interpolator:
+    """Change of the sampling rate by any ratio: each output is a windowed sinc around its own place in the input.
+
+    For rates such as 200.01 Hz, whose nearest quotient of small integers would drift by seconds in a day.
+
+    Parameters
+    ----------
+    ratio : float
+        New sampling rate by old.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.step = 1 / ratio  # inputs per output
+        cutoff = min(1.0, ratio)
+        self.reach = math.ceil(_ZERO_CROSSINGS / cutoff)
+        lag = np.arange(self.reach * _TABLE_STEPS + 1) / _TABLE_STEPS
+        window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (lag * cutoff / _ZERO_CROSSINGS) ** 2, 0, None)))
+        half = np.sinc(cutoff * lag) * np.where(lag * cutoff <= _ZERO_CROSSINGS, window, 0)
+        self.table = np.concatenate([half[:0:-1], half])
+        self.table *= _TABLE_STEPS / self.table.sum()  # a constant stays what it is
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:  # noqa: D102
+        return math.floor(start * self.step) - self.reach, math.floor((stop - 1) * self.step) + self.reach + 2
+
+    def __call__(self, x: Samples, start: int, stop: int) -> Samples:  # noqa: D102
+        first = self.needs(start, stop)[0]
+        taps = np.arange(2 * self.reach + 2)
+        y = np.empty((len(x), stop - start), x.dtype)
+        for begin in range(start, stop, _AT_ONCE):
+            place = np.arange(begin, min(begin + _AT_ONCE, stop)) * self.step
+            # The inputs that an output sees begin `reach` before the one that it follows.
+            nearest = np.floor(place).astype(np.int64)
+            weights = self._kernel((taps - self.reach) - (place - nearest)[:, None]).astype(x.dtype)
+            seen = x[:, (nearest - self.reach - first)[:, None] + taps]
+            y[:, begin - start : begin - start + len(place)] = np.einsum("cnt,nt->cn", seen, weights)
+        return y
+
+    def _kernel(self, lag: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Weights at lags in input samples, between two values of the table."""
+        place = np.clip((lag + self.reach) * _TABLE_STEPS, 0, len(self.table) - 1)
+        low = np.minimum(place.astype(np.int64), len(self.table) - 2)
+        part = place - low
+        return self.table[low] * (1 - part) + self.table[low + 1] * part
 
 
 class Chain:
@@ -162,6 +207,8 @@ class Chain:
 
     Attributes
     ----------
+    sfreq : float
+        Sampling rate after resampling in Hz.
     n_out : int
         Number of samples after resampling.
     edge : int
@@ -169,14 +216,15 @@ class Chain:
     """
 
     def __init__(self, config: CleanConfig, *, sfreq: float, n_times: int, line_hz: float | None = None) -> None:
-        ratio = Fraction(config.sfreq / sfreq).limit_denominator(_MAX_DENOMINATOR)
+        ratio = config.sfreq / sfreq
         rate = config.sfreq if config.order == "resample_first" else sfreq
-        resampler = None if ratio == 1 else _resampler(ratio)
+        resampler = design_resampler(ratio)
         fir = design_filter(config, rate, line_hz)
         stages = (resampler, fir) if config.order == "resample_first" else (fir, resampler)
         self.stages: list[Stage] = [stage for stage in stages if stage is not None]
+        self.sfreq = config.sfreq
         self.n_times = n_times
-        self.n_out = int(n_times * ratio)
+        self.n_out = math.floor(n_times * ratio + 1e-6)  # of a quotient such as 200 / 250, which float64 rounds
         reach_seconds = (fir.reach / rate if fir else 0.0) + (resampler.reach / sfreq if resampler else 0.0)
         self.edge = math.ceil(reach_seconds * config.sfreq)
 
@@ -203,7 +251,16 @@ class Chain:
 
 
 # One for all recordings of a corpus: designing a filter takes as long as applying it to a minute.
-_resampler = lru_cache(maxsize=16)(Resampler)
+@lru_cache(maxsize=16)
+def design_resampler(ratio: float) -> Resampler | Interpolator | None:
+    """Change of the sampling rate by a ratio; None if there is nothing to do."""
+    simple = Fraction(ratio).limit_denominator(_MAX_DENOMINATOR)
+    if abs(simple / ratio - 1) > _EXACT:
+        return Interpolator(ratio)
+    if simple == 1:
+        return None
+    # Rates without a small common multiple would need a large matrix.
+    return found if (found := Resampler(simple)).n_weights <= _MAX_WEIGHTS else Interpolator(ratio)
 
 
 @lru_cache(maxsize=16)

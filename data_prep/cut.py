@@ -12,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample
 
+from codebrain.channels import canonical_name
 from data_prep.clean import Chain
 from data_prep.corpora import Source, bids
-from data_prep.montage import Montage, plan_montage
+from data_prep.montage import Montage, average_reference, known_as, plan_montage
 from data_prep.probe import Probe, check_amplitude, probe
 from data_prep.read import Annotation, OpenRecording, Readable, UnusableError
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowPlan, fault, grid, is_at_gap, is_marked_bad
+from data_prep.windows import Marks, WindowPlan, flat_channels, grid, loud_channels, seconds_at
 
 # A piece of a recording in memory: 64 channels at 512 Hz make 160 MB of float64.
 _PIECE_SECONDS = 300.0
+_LISTED = 8
 
 
 class Cutter(Protocol):
@@ -80,12 +82,20 @@ class Opened:
     """Where the channels that the montage needs are among the recording's."""
     found: Probe
     """What a few stretches told."""
+    still: npt.NDArray[np.bool_]
+    """(C,) channels in which nothing moves, which no average reference may include."""
     chain: Chain
     """The filters."""
+    events: bids.EventsTable
+    """What the table of events beside it says."""
     plan: WindowPlan
     """Where the windows lie."""
     note: str
     """What had to be assumed or done, for the recording's row."""
+
+    def referred(self, window: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """A clean window (C, T) as it refers to the average, if that is wanted."""
+        return average_reference(window, self.still) if self.montage.is_averaged else window
 
 
 def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
@@ -97,16 +107,70 @@ def open_recording(source: Source, cutter: Cutter, recipe: Recipe) -> Opened:
         Why it cannot be used.
     """
     recording = cutter.open(source, recipe)
-    unfit = {} if cutter.is_fixed else bids.unfit_channels(recording.path)
-    montage = plan_montage([label for label in recording.eeg_labels if label not in unfit], recipe.channels)
+    unfit, said = ({}, "") if cutter.is_fixed else _unfit(recording)
+    events = bids.EventsTable() if cutter.is_fixed else bids.events(recording.path)
+    no_eeg = _said_of_types(recording)
+    montage = plan_montage(recording.eeg_labels, recipe.channels, unfit)
     recording.restrict(montage.labels)
     picks = [recording.labels.index(label) for label in montage.labels]
     found = probe(recording, picks, find_line=recipe.clean.notch == "auto")
     odd = _check_amplitude(recording, found, montage, cutter, recipe)
+    still, left_out = _still(found, montage, cutter)
     chain = Chain(recipe.clean, sfreq=recording.sfreq, n_times=recording.trial_times, line_hz=found.line_hz)
     plan = cutter.cut(source, recording, chain, recipe)
-    note = "; ".join(words for words in (recording.note, montage.note, odd, plan.note) if words)
-    return Opened(recording=recording, montage=montage, picks=picks, found=found, chain=chain, plan=plan, note=note)
+    notes = (recording.note, no_eeg, said, montage.note, odd, left_out, events.said(recording.seconds), plan.note)
+    return Opened(
+        recording=recording,
+        montage=montage,
+        picks=picks,
+        found=found,
+        still=still,
+        chain=chain,
+        events=events,
+        plan=plan,
+        note="; ".join(note for note in notes if note),
+    )
+
+
+def _unfit(recording: Readable) -> tuple[dict[str, str], str]:
+    """Labels of channels that must not be used, with the reason, and what the table beside the recording got wrong."""
+    unfit = dict.fromkeys(recording.bad_labels, "marked bad in the file")
+    table = bids.channels(recording.path)
+    strange = []
+    for name, reason in table.rows.items():
+        # As it is spelt in the file, or else another spelling of the same electrode.
+        same = [label for label in recording.labels if label == name]
+        same = same or [label for label in recording.labels if known_as(label).lower() == known_as(name).lower()]
+        if reason:
+            unfit |= dict.fromkeys(same, f"{reason} in {table.name}")
+        if not same:
+            strange.append((name, reason))
+    if strange and len(strange) == len(table.rows):
+        return unfit, f"no row of {table.name} is about a channel of it: {_listed([name for name, _ in strange])}"
+    bad = [name for name, reason in strange if reason == bids.BAD]
+    return unfit, f"{table.name} calls channels bad that it does not have: {_listed(bad)}" if bad else ""
+
+
+def _said_of_types(recording: Readable) -> str:
+    """Channels that have an electrode's name and are no EEG by their type or unit in the file."""
+    others = [
+        label
+        for label in recording.labels
+        if label not in recording.eeg_labels and label not in recording.bad_labels and canonical_name(label)
+    ]
+    return f"no EEG by type or unit in the file, not used: {_listed(others)}" if others else ""
+
+
+def _still(found: Probe, montage: Montage, cutter: Cutter) -> tuple[npt.NDArray[np.bool_], str]:
+    """Channels (C,) of the windows that are kept out of an average reference, and what the row says of it."""
+    dead = np.isnan(found.amplitude_uv)
+    if silent := [label for label in montage.reference_labels if dead[montage.labels.index(label)]]:
+        raise UnusableError(f"linked mastoids wanted, but nothing moves in {', '.join(silent)}")
+    still = montage.made_from(dead)
+    if not montage.is_averaged or not still.any() or cutter.takes_any_amplitude():
+        return np.zeros(len(montage.ch_names), dtype=bool), ""
+    names = [name for name, is_still in zip(montage.ch_names, still, strict=True) if is_still]
+    return still, f"average reference without {_listed(names)}"
 
 
 def _check_amplitude(recording: Readable, found: Probe, montage: Montage, cutter: Cutter, recipe: Recipe) -> str:
@@ -156,16 +220,18 @@ class Windows:
     """Clean windows of one recording, made a piece at a time."""
 
     def __init__(self, opened: Opened, cutter: Cutter, recipe: Recipe) -> None:
+        self._opened = opened
         self._recording, self._montage, self._picks = opened.recording, opened.montage, opened.picks
         self._chain, self._plan = opened.chain, opened.plan
         # With a high-pass the offset is no signal, and float32 keeps more digits without it.
         offset = opened.found.offset_uv if recipe.clean.l_freq is not None else np.zeros(len(opened.picks))
         self._offset = offset[:, None]
         self._recipe, self._finish = recipe, cutter.finish
-        self._marks: tuple[Annotation, ...] = ()
+        marks: tuple[Annotation, ...] = ()
         if recipe.windows.skip_bad:
-            self._marks = (*opened.recording.annotations(), *bids.events(opened.recording.path))
-        self._reach = 0.0 if recipe.windows.keep_edges else opened.chain.edge / recipe.clean.sfreq
+            marks = (*opened.recording.annotations(), *opened.events.marks)
+        reach = 0.0 if recipe.windows.keep_edges else opened.chain.edge / recipe.clean.sfreq
+        self._marks = Marks(marks, reach)
         self.length = round(recipe.windows.seconds * recipe.clean.sfreq)
 
     def pieces(self) -> Iterator[npt.NDArray[np.intp]]:
@@ -178,32 +244,42 @@ class Windows:
 
     def usable(self, chosen: npt.NDArray[np.intp], tally: Tally) -> tuple[list[int], npt.NDArray[np.floating]]:
         """Those of the chosen windows that nothing is wrong with: their indices and (m, C, T) microvolts."""
-        config, sfreq = self._recipe.windows, self._recipe.clean.sfreq
         starts, lengths = self._plan.start[chosen], self._plan.length
         stops = starts + (self.length if lengths is None else lengths[chosen])
+        begins = seconds_at(starts, self._recording, self._chain)
+        ends = begins + (stops - starts) / self._chain.sfreq
         first = int(starts.min())
-        broken = _Broken(self._recording, self._chain, sfreq)
+        broken = _Broken(self._recording, self._chain)
         x = self._clean(first, int(stops.max()), broken)
         kept: list[int] = []
         windows: list[npt.NDArray[np.floating]] = []
-        for index, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-            window = x[:, start - first : stop - first]
-            begin, end = start / sfreq, stop / sfreq
-            if is_marked_bad(self._marks, begin, end):
-                reason, channels = "marked bad", np.empty(0, dtype=np.intp)
-            elif is_at_gap(self._marks, begin, end, self._reach):
-                reason, channels = "gap", np.empty(0, dtype=np.intp)
-            elif (channels := broken.channels(begin, end)).size:
-                reason = "not a number"
+        for index, marked in enumerate(self._marks.reasons(begins, ends)):
+            window = x[:, starts[index] - first : stops[index] - first]
+            begin, end = float(begins[index]), float(ends[index])
+            if marked:
+                reason, blamed = marked, np.empty(0, dtype=np.intp)
             else:
-                reason, channels = fault(window, config, sfreq)
+                reason, blamed, window = self._judged(window, broken.channels(begin, end))
             if reason:
-                tally.add(reason, channels, begin, end)
+                tally.add(reason, blamed, begin, end)
             else:
                 kept.append(index)
-                whole = window if stop - start == self.length else resample(window, self.length, axis=1)
+                whole = window if window.shape[1] == self.length else resample(window, self.length, axis=1)
                 windows.append(self._finish(whole))
         return kept, np.stack(windows) if windows else np.empty((0, len(x), self.length))
+
+    def _judged(
+        self, window: npt.NDArray[np.floating], broken: npt.NDArray[np.intp]
+    ) -> tuple[str, npt.NDArray[np.intp], npt.NDArray[np.floating]]:
+        """Why a window (C, T) cannot be used, through which channels, and the window at its final reference."""
+        config = self._recipe.windows
+        if broken.size:
+            return "not a number", broken, window
+        if (flat := flat_channels(window, config, self._chain.sfreq)).size:
+            return "flat", flat, window
+        window = self._opened.referred(window)
+        loud = loud_channels(window, config)
+        return "amplitude" if loud.size else "", loud, window
 
     def _trial(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Number of the trial in which each window begins."""
@@ -229,8 +305,7 @@ class Windows:
         x = np.subtract(recorded, self._offset, out=np.empty(recorded.shape, np.float32), casting="same_kind")
         if not np.isfinite(x).all():
             bad = ~np.isfinite(x)
-            mixed = bad if self._montage.matrix is None else (self._montage.matrix != 0).astype(int) @ bad > 0
-            broken.note(mixed, start)
+            broken.note(self._montage.made_from(bad), start)
             x = np.where(bad, np.float32(0), x)
         return self._montage(x)
 
@@ -238,9 +313,9 @@ class Windows:
 class _Broken:
     """Where the recording holds no numbers; the filters carry each such sample as far as they reach."""
 
-    def __init__(self, recording: Readable, chain: Chain, sfreq: float) -> None:
+    def __init__(self, recording: Readable, chain: Chain) -> None:
         self._rate = recording.sfreq
-        self._reach = chain.edge / sfreq
+        self._reach = chain.edge / chain.sfreq
         self._spans: list[tuple[int, float, float]] = []
 
     def note(self, bad: npt.NDArray[np.bool_], start: int) -> None:
@@ -253,3 +328,7 @@ class _Broken:
         """Channels that the stretch from `begin` to `end` (in seconds) cannot be trusted in."""
         near = {c for c, first, last in self._spans if first - self._reach < end and last + self._reach > begin}
         return np.array(sorted(near), dtype=np.intp)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

@@ -1,7 +1,8 @@
-"""What the headers of EDF and BDF files say that MNE does not tell: their promised size, gaps, the person's age."""
+"""What EDF, BDF and GDF files say and MNE does not: their promised size, interruptions, the person's age."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def gaps(path: Path) -> list[tuple[float, float]]:
     ends = np.array(onsets[:-1]) + float(content[244:252])
     missing = np.array(onsets[1:]) - ends
     return [(float(ends[place]), float(missing[place])) for place in np.flatnonzero(abs(missing) > _SHORTEST_GAP)]
+
+
+def record_seconds(path: Path) -> float | None:
+    """Seconds that a data record lasts; None if the header does not say it, or the file holds annotations alone."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head.startswith(b"GDF"):
+        numerator, denominator = np.frombuffer(head, "<u4", count=2, offset=244).tolist()
+        return numerator / denominator if denominator else math.nan
+    try:
+        labels = _layout(path)[3]
+        return None if all(label in _ANNOTATIONS for label in labels) else float(head[244:252])
+    except (KeyError, ValueError):
+        return None  # not a header of this kind: left to the reader to judge
 
 
 def age_in_header(path: Path) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +20,22 @@ import numpy as np
 import numpy.typing as npt
 from mne.io.edf.edf import RawEDF
 
-from data_prep.edf import age_in_header, gaps, promised_bytes, unlike_volts
+from data_prep.clean import Chain, CleanConfig
+from data_prep.edf import age_in_header, gaps, promised_bytes, record_seconds, unlike_volts
 
 Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
 _EDF = (".edf", ".rec", ".bdf")
+_RECORDS = (*_EDF, ".gdf")  # in whose data records each channel has a number of samples of its own
 _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
 
 # What the system says to places that only a damaged header can name; all else may go better another time.
 _ERRORS_OF_FILE = (None, errno.EINVAL, errno.EOVERFLOW)
 
 _HELD_BYTES = 64 << 20  # an hour of 19 channels at 100 Hz
+_SHOWN = 200  # characters of a message of a reader
+_SAID_HERE = "Channel names are not unique"  # by plan_montage, of those that matter
+_ABOUT_DATA = (RuntimeWarning, UserWarning)  # and no deprecation of its own code
 
 
 class UnusableError(Exception):
@@ -71,6 +78,7 @@ class Readable(Protocol):
     path: Path
     labels: tuple[str, ...]
     eeg_labels: tuple[str, ...]
+    bad_labels: tuple[str, ...]
     sfreq: float
     n_times: int
     note: str
@@ -85,7 +93,7 @@ class Readable(Protocol):
         """Length of the recording."""
 
     def restrict(self, labels: Sequence[str]) -> None:
-        """Forget the other channels."""
+        """Forget the other channels; `labels`, `sfreq`, `n_times` and `note` may change."""
 
     def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.floating]:
         """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts."""
@@ -116,8 +124,10 @@ class OpenRecording:
         Channel labels as in the file.
     eeg_labels : tuple of str
         Those that the reader, too, takes for EEG: a channel in microsiemens is none, whatever its name.
+    bad_labels : tuple of str
+        Those that the file itself marks as bad.
     sfreq : float
-        Sampling rate in Hz.
+        Sampling rate of the fastest channel in Hz; slower ones are resampled to it.
     n_times : int
         Number of samples.
     note : str
@@ -133,25 +143,19 @@ class OpenRecording:
         with faults_of(path, "cannot be read, it may be damaged"):
             length = _check_length(path, truncated)
             _check_continuous(path)
-        notes = [length, "" if unit == "auto" else f"its numbers taken for {unit}"]
-        self.note = "; ".join(note for note in notes if note)
+            _check_record_duration(path)
         self.taken_for = "the unit in its header" if unit == "auto" else f"--unit {unit}"
         self._unit = unit
         self._held: tuple[list[int], npt.NDArray[np.float64]] | None = None
         self._reader = reader
-        self._raw = _open(path, **reader)
-        self._describe()
-
-    def _describe(self) -> None:
+        self._raw, warned = _open(path, **reader)
+        self.note = _joined(length, "" if unit == "auto" else f"its numbers taken for {unit}", *warned)
         self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
-        types = self._raw.get_channel_types()
-        header = _record_headers(self._raw)
-        if header is not None and self.path.suffix.lower() in _EDF:
-            others = unlike_volts(self.path)
-            types = ["misc" if place in others else kind for place, kind in zip(header["sel"], types, strict=True)]
-        self.eeg_labels = tuple(label for label, kind in zip(self.labels, types, strict=True) if kind == "eeg")
+        self.eeg_labels = _eeg_labels(path, self._raw)
+        self.bad_labels = tuple(self._raw.info["bads"])
         self.sfreq = float(self._raw.info["sfreq"])
         self.n_times = int(self._raw.n_times)
+        self._groups: list[_Group] = []
         if not _MIN_SFREQ <= self.sfreq <= _MAX_SFREQ:
             raise UnusableError(f"sampling rate of {self.sfreq:g} Hz")
         if self.n_times < self.sfreq:
@@ -168,13 +172,28 @@ class OpenRecording:
         return self.n_times / self.sfreq
 
     def restrict(self, labels: Sequence[str]) -> None:
-        """Forget the other channels, so that a faster one among them no longer sets the sampling rate."""
+        """Forget the other channels, so that a faster one among them no longer sets the sampling rate.
+
+        MNE resamples slower channels of EDF, BDF and GDF piece by piece, and reads a piece of them from a wrong place.
+        So the channels of each sampling rate are read by themselves, and slower ones resampled here.
+
+        Raises
+        ------
+        UnusableError
+            Channels of different sampling rates have the same label, and the format tells them apart by label only.
+        """
         rates = _native_rates(self._raw)
-        if rates is not None and max(rates[label] for label in labels) < max(rates.values()):
-            left_out = [label for label in self.labels if label not in labels]
-            self._raw = _open(self.path, **self._reader, exclude=left_out)
-            self._held = None
-            self._describe()
+        if rates is None or len(set(rates.values())) == 1:
+            return
+        self.labels = tuple(label for label in self.labels if label in set(labels))
+        self.eeg_labels = tuple(label for label in self.eeg_labels if label in self.labels)
+        self._held = None
+        for rate in sorted({rates[label] for label in self.labels}, reverse=True):
+            own = [label for label in self.labels if rates[label] == rate]
+            self._groups.append(_Group.of(self.path, self._raw, own, self._groups, **self._reader))
+        self.sfreq, self.n_times = self._groups[0].sfreq, self._groups[0].n_times
+        slower = [f"{', '.join(group.labels)} ({group.sfreq:g} Hz)" for group in self._groups[1:]]
+        self.note = _joined(self.note, f"resampled to {self.sfreq:g} Hz: {', '.join(slower)}" if slower else "")
 
     def read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
         """Samples `start` to `stop` of the channels `picks`: (C, stop - start) microvolts, not to be written to.
@@ -188,21 +207,29 @@ class OpenRecording:
         return self._held[1][:, start:stop]
 
     def _read(self, picks: Sequence[int], start: int, stop: int) -> npt.NDArray[np.float64]:
+        names = [self.labels[pick] for pick in picks]
         with faults_of(self.path, f"samples {start} to {stop} cannot be read"):
-            volts = self._raw.get_data(picks=list(picks), start=start, stop=stop, verbose="error")
+            if not self._groups:
+                volts = self._raw.get_data(picks=list(picks), start=start, stop=stop, verbose="error")
+            else:
+                volts = np.empty((len(picks), stop - start))
+                for group in self._groups:
+                    if rows := [row for row, name in enumerate(names) if name in group.labels]:
+                        volts[rows] = group.read([names[row] for row in rows], start, stop)
         if self._unit == "auto":
             volts *= 1e6
         else:
-            volts *= 1e6 * _VOLTS[self._unit] / _header_volts(self._raw)[list(picks), None]
+            at = [self._raw.ch_names.index(name) for name in names]
+            volts *= 1e6 * _VOLTS[self._unit] / _header_volts(self._raw)[at, None]
         volts.flags.writeable = False
         return volts
 
     def annotations(self) -> tuple[Annotation, ...]:
         """The recording's annotations in the order of their onsets."""
         marks = self._raw.annotations
-        first = self._raw.first_time if marks.orig_time is not None else 0.0
+        # MNE counts onsets from when the acquisition began, whether or not there is a date (`Raw.set_annotations`).
         return tuple(
-            Annotation(onset=float(onset - first), duration=float(duration), text=str(text))
+            Annotation(onset=float(onset - self._raw.first_time), duration=float(duration), text=str(text))
             for onset, duration, text in zip(marks.onset, marks.duration, marks.description, strict=True)
         )
 
@@ -219,12 +246,82 @@ class OpenRecording:
         return (str(years) if 0 <= years < 110 else ""), sex
 
 
-def _open(path: Path, **reader: Any) -> mne.io.BaseRaw:
-    with faults_of(path, "cannot be read, it may be damaged"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+@dataclass(frozen=True)
+class _Group:
+    """Channels of one sampling rate, read by themselves."""
+
+    raw: mne.io.BaseRaw
+    labels: tuple[str, ...]
+    chain: Chain | None
+    """Brings them to the rate of the fastest group; None for that one."""
+
+    @classmethod
+    def of(
+        cls, path: Path, whole: mne.io.BaseRaw, labels: Sequence[str], faster: Sequence[_Group], **reader: Any
+    ) -> _Group:
+        """The channels with these labels, which `whole` has all of one rate."""
+        raw = _open_alone(path, whole, labels, **reader)
+        rates = _native_rates(raw)
+        if tuple(raw.ch_names) != tuple(labels) or rates is None or len(set(rates.values())) > 1:
+            raise UnusableError(
+                f"channels of the same label have different sampling rates ({', '.join(labels)}): rename one of them"
+            )
+        sfreq = float(raw.info["sfreq"])
+        if sfreq < _MIN_SFREQ:
+            raise UnusableError(f"sampling rate of {sfreq:g} Hz of {', '.join(labels)}")
+        if not faster:
+            return cls(raw, tuple(labels), None)
+        same_filters = CleanConfig(sfreq=faster[0].sfreq, l_freq=None, h_freq=None, notch=None)
+        return cls(raw, tuple(labels), Chain(same_filters, sfreq=sfreq, n_times=int(raw.n_times)))
+
+    @property
+    def sfreq(self) -> float:
+        """Their own sampling rate in Hz."""
+        return float(self.raw.info["sfreq"])
+
+    @property
+    def n_times(self) -> int:
+        """Their own number of samples."""
+        return int(self.raw.n_times)
+
+    def read(self, labels: Sequence[str], start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Samples `start` to `stop` at the rate of the fastest group: (C, stop - start) volts."""
+
+        def own(first: int, last: int) -> npt.NDArray[np.float64]:
+            return self.raw.get_data(picks=list(labels), start=first, stop=last, verbose="error")
+
+        return own(start, stop) if self.chain is None else np.asarray(self.chain.clean(own, start, stop), np.float64)
+
+
+def _open_alone(path: Path, whole: mne.io.BaseRaw, labels: Sequence[str], **reader: Any) -> mne.io.BaseRaw:
+    """Open a file with some of its channels, under the labels that they have in all of it."""
+    if path.suffix.lower() in _EDF:
+        return _open(path, **reader, include=list(labels), exclude_after_unique=True)[0]
+    # GDF knows labels without the numbers that tell duplicates apart.
+    labels_in_file = [re.sub(r"-\d+$", "", label) if _is_numbered(label, whole.ch_names) else label for label in labels]
+    return _open(path, **reader, include=labels_in_file)[0]
+
+
+def _is_numbered(label: str, labels: Sequence[str]) -> bool:
+    """Whether MNE gave a label its number because there are others like it."""
+    stem = label.rpartition("-")[0]
+    return f"{stem}-0" in labels and f"{stem}-1" in labels
+
+
+def _open(path: Path, **reader: Any) -> tuple[mne.io.BaseRaw, list[str]]:
+    """Open a file and return what its reader warned of."""
+    with (
+        faults_of(path, "cannot be read, it may be damaged"),
+        warnings.catch_warnings(record=True) as caught,
+        mne.utils.use_log_level("warning"),
+    ):
+        warnings.simplefilter("always")
         if path.suffix.lower() == ".rec":  # polysomnographs give EDF this name, which MNE's own function refuses
-            return RawEDF(path, verbose="error", **reader)
-        return mne.io.read_raw(path, preload=False, verbose="error", **reader)
+            raw = RawEDF(path, **reader)
+        else:
+            raw = mne.io.read_raw(path, preload=False, **reader)
+    told = dict.fromkeys(_one_line(str(warning.message)) for warning in caught if warning.category in _ABOUT_DATA)
+    return raw, [f"the reader warns: {line}" for line in told if not line.startswith(_SAID_HERE)]
 
 
 @contextlib.contextmanager
@@ -242,11 +339,24 @@ def faults_of(path: Path, what: str) -> Iterator[None]:
 
 def _in_words(error: Exception) -> str:
     """First line of an error, with its kind where the line alone says little."""
-    text = str(error).strip().splitlines()
-    first = text[0][:200] if text else ""
+    first = _one_line(str(error).strip().partition("\n")[0])
     if not first:
         return f"the reader stopped with {type(error).__name__}: what the file says contradicts itself"
     return first if " " in first else f"{type(error).__name__} {first}"
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_SHOWN].rstrip(" .")
+
+
+def _check_record_duration(path: Path) -> None:
+    """Refuse records of no length: MNE takes them for a second, and the sampling rate would be made up."""
+    if path.suffix.lower() in _RECORDS and (seconds := record_seconds(path)) is not None and not 0 < seconds < math.inf:
+        raise UnusableError(f"its header says that a data record lasts {seconds:g} s: its sampling rate is not known")
 
 
 def _check_length(path: Path, truncated: Literal["refuse", "keep"]) -> str:
@@ -276,13 +386,23 @@ def _check_continuous(path: Path) -> None:
         )
 
 
+def _eeg_labels(path: Path, raw: mne.io.BaseRaw) -> tuple[str, ...]:
+    """Labels of the channels that the reader takes for EEG and that the header does not give in another unit."""
+    types = raw.get_channel_types()
+    header = _record_headers(raw)
+    if header is not None and path.suffix.lower() in _EDF:
+        others = unlike_volts(path)
+        types = ["misc" if place in others else kind for place, kind in zip(header["sel"], types, strict=True)]
+    return tuple(label for label, kind in zip(raw.ch_names, types, strict=True) if kind == "eeg")
+
+
 def _record_headers(raw: mne.io.BaseRaw) -> dict[str, Any] | None:
     """Per-channel facts of EDF, BDF and GDF headers that MNE keeps without a public name."""
     extras = raw._raw_extras[0] if getattr(raw, "_raw_extras", None) else None
     return extras if isinstance(extras, dict) and "units" in extras and "n_samps" in extras else None
 
 
-def _native_rates(raw: mne.io.BaseRaw) -> dict[str, float] | None:
+def _native_rates(raw: mne.io.BaseRaw) -> dict[str, int] | None:
     """Samples per data record of each channel, where channels may differ."""
     header = _record_headers(raw)
     if header is None:

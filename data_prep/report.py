@@ -105,7 +105,7 @@ def _recording_figures(store: Store, job: Job) -> list[tuple[Figure, str, str]]:
             f"{min(_LOOKED_AT_SECONDS, opened.recording.seconds) / 60:.0f} minutes. {row.reason}",
         )
     ]
-    first = _time_of(starts[0], opened, store.info.sfreq)
+    first = float(starts[0])
     seconds = window.shape[1] / store.info.sfreq
     raw = _raw(opened, first, seconds)
     figures.append(
@@ -132,13 +132,6 @@ def _kept(store: Store, row: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     with open_shard(store, shard) as h5:
         own = np.flatnonzero(h5["recording"][:] == row)
         return h5["start"][:][own], dequantise(h5["windows"][own[0]], h5["scale"][own[0]])
-
-
-def _time_of(start: float, opened: Opened, sfreq: float) -> float:
-    """Seconds of the recording at which a time of the store lies: a trial may lose a part of a sample to resampling."""
-    recording, n_out = opened.recording, opened.chain.n_out
-    trial = min(int(start * sfreq) // n_out, recording.n_times // recording.trial_times - 1)
-    return start + trial * (recording.trial_times / recording.sfreq - n_out / sfreq)
 
 
 def _raw(opened: Opened, start: float, seconds: float) -> npt.NDArray[np.floating]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.read import Annotation, UnusableError
+from data_prep.clean import Chain
+from data_prep.read import Annotation, Readable, UnusableError
+
+# How programs mark the place at which two pieces of signal were put together: EEGLAB and its MFF import, MNE and its
+# readers (of FIF, EGI, MEF; of ANT), BrainVision, GDF's code for a new segment, and BioSemi's for a new epoch.
+_JOINTS = (
+    *("boundary", "break cnt", "bad boundary", "edge boundary", "bad_acq_skip", "bad_disconnection"),
+    *("new segment", "lostsamples", "lost samples", "32766", "biosemi new epoch"),
+)
+_BAD = ("bad", "edge")
+
+# Decimal fractions of seconds: a nanosecond of tolerance.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,51 +117,88 @@ def grid(config: WindowConfig, *, sfreq: float, n_times: int, edge: int) -> npt.
     return np.arange(first, last + 1, round(config.seconds * sfreq), dtype=np.int64)
 
 
-def is_marked_bad(annotations: Sequence[Annotation], start: float, stop: float) -> bool:
-    """Whether a stretch (in seconds) overlaps what somebody marked as bad, or a gap that MNE marked."""
-    return any(
-        mark.text.lower().startswith(("bad", "edge"))
-        and mark.onset < stop
-        and (mark.onset + mark.duration > start or (mark.duration == 0 and mark.onset >= start))
-        for mark in annotations
-    )
-
-
-def is_at_gap(annotations: Sequence[Annotation], start: float, stop: float, reach: float) -> bool:
-    """Whether filters that reach so many seconds mix a stretch with what was recorded at another time.
-
-    EEGLAB marks the places where something was cut out, BrainVision those where the recording was taken up again.
-    """
-    return any(
-        mark.text.lower().startswith(("boundary", "new segment"))
-        and mark.onset > 0
-        and start - reach < mark.onset < stop + reach
-        for mark in annotations
-    )
-
-
-def fault(window: npt.NDArray[np.floating], config: WindowConfig, sfreq: float) -> tuple[str, npt.NDArray[np.intp]]:
-    """Why a window cannot be used, and which of its channels are to blame.
+def sample_at(onset: float, recording: Readable, chain: Chain) -> int:
+    """Sample after cleaning at which a time of the recording lies.
 
     Parameters
     ----------
-    window : (C, T) array
-        Microvolts.
-
-    Returns
-    -------
-    reason : str
-        "" for a usable window, else "flat" or "amplitude".
-    channels : (k,) int array
+    onset : float
+        Seconds from the recording's first sample. Trials lie end to end, each with a whole number of samples after
+        resampling.
     """
-    if config.min_swing_uv is not None:
-        second = min(round(sfreq), window.shape[1])
-        pieces = window[:, : window.shape[1] // second * second].reshape(len(window), -1, second)
-        still = (pieces.max(axis=2) - pieces.min(axis=2) < config.min_swing_uv).any(axis=1)
-        if still.any():
-            return "flat", np.flatnonzero(still)
-    if config.max_uv is not None:
-        loud = np.maximum(window.max(axis=1), -window.min(axis=1)) >= config.max_uv
-        if loud.any():
-            return "amplitude", np.flatnonzero(loud)
-    return "", np.empty(0, dtype=np.intp)
+    per_trial = recording.trial_times / recording.sfreq
+    n_trials = recording.n_times // recording.trial_times
+    trial = min(max(math.floor(onset / per_trial + _TOLERANCE), 0), n_trials - 1)
+    return trial * chain.n_out + round((onset - trial * per_trial) * chain.sfreq)
+
+
+def seconds_at(sample: npt.NDArray[np.int64], recording: Readable, chain: Chain) -> npt.NDArray[np.float64]:
+    """Seconds from the recording's first sample at which samples after cleaning lie: the inverse of `sample_at`."""
+    n_trials = recording.n_times // recording.trial_times
+    trial = np.clip(sample // chain.n_out, 0, n_trials - 1)
+    return trial * (recording.trial_times / recording.sfreq) + (sample - trial * chain.n_out) / chain.sfreq
+
+
+class Marks:
+    """Stretches that somebody marked as bad, and the places where the recording was interrupted.
+
+    Parameters
+    ----------
+    annotations : sequence of Annotation
+    reach : float
+        Seconds that the filters reach: so far on either side of an interruption they mix what was recorded before it
+        with what was recorded after it.
+    """
+
+    def __init__(self, annotations: Sequence[Annotation], reach: float) -> None:
+        joints = [mark for mark in annotations if _is_joint(mark)]
+        bad = [mark for mark in annotations if mark.text.lower().startswith(_BAD) and not _is_joint(mark)]
+        begin, end = _spans(bad)
+        self._bad = np.sort(begin), np.sort(np.maximum(end, np.nextafter(begin, np.inf)))  # an instant is bad, too
+        # BrainVision and BioSemi mark the beginning of the recording like an interruption.
+        begin, end = _spans([mark for mark in joints if mark.onset + mark.duration > 0])
+        self._gaps = np.sort(begin - reach), np.sort(end + reach)
+
+    def reasons(self, start: npt.NDArray[np.float64], stop: npt.NDArray[np.float64]) -> list[str]:
+        """Why each of the windows (n,) from `start` to `stop` seconds cannot be used: "marked bad", "gap", or ""."""
+        is_bad, is_at_gap = (_overlap(spans, start, stop) for spans in (self._bad, self._gaps))
+        return ["marked bad" if bad else "gap" if gap else "" for bad, gap in zip(is_bad, is_at_gap, strict=True)]
+
+
+def _is_joint(mark: Annotation) -> bool:
+    return mark.text.lower().startswith(_JOINTS)
+
+
+def _spans(marks: Sequence[Annotation]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Beginnings and ends (n,) of marks in seconds."""
+    begin = np.array([mark.onset for mark in marks], dtype=np.float64)
+    return begin, begin + [mark.duration for mark in marks]
+
+
+def _overlap(
+    spans: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    start: npt.NDArray[np.float64],
+    stop: npt.NDArray[np.float64],
+) -> npt.NDArray[np.bool_]:
+    """Whether windows (n,) overlap any of the spans, whose beginnings and ends are ascending.
+
+    They do if more spans have begun before a window's end than had ended by its start.
+    """
+    begin, end = spans
+    return np.searchsorted(begin, stop, side="left") > np.searchsorted(end, start, side="right")
+
+
+def flat_channels(window: npt.NDArray[np.floating], config: WindowConfig, sfreq: float) -> npt.NDArray[np.intp]:
+    """Channels of a window (C, T) in microvolts that stand still for a second."""
+    if config.min_swing_uv is None:
+        return np.empty(0, dtype=np.intp)
+    second = min(round(sfreq), window.shape[1])
+    pieces = window[:, : window.shape[1] // second * second].reshape(len(window), -1, second)
+    return np.flatnonzero((pieces.max(axis=2) - pieces.min(axis=2) < config.min_swing_uv).any(axis=1))
+
+
+def loud_channels(window: npt.NDArray[np.floating], config: WindowConfig) -> npt.NDArray[np.intp]:
+    """Channels of a window (C, T) in microvolts that reach the largest amplitude."""
+    if config.max_uv is None:
+        return np.empty(0, dtype=np.intp)
+    return np.flatnonzero(np.maximum(window.max(axis=1), -window.min(axis=1)) >= config.max_uv)

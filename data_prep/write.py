@@ -21,6 +21,7 @@ from data_prep.corpora.files import files_of
 from data_prep.cut import Cutter, EverywhereCutter, Opened, Tally, Windows, open_recording
 from data_prep.read import UnusableError
 from data_prep.recipe import Recipe
+from data_prep.windows import seconds_at
 
 ALL_FLAGS = ("--",)
 """What all flags begin with."""
@@ -190,12 +191,12 @@ def _prepare(job: Job) -> Result:
     opened = open_recording(job.source, job.cutter, job.recipe)
     windows = Windows(opened, job.cutter, job.recipe)
     tally = Tally(opened.montage.ch_names)
-    plan, sfreq = opened.plan, job.recipe.clean.sfreq
+    plan = opened.plan
     with ShardWriter(
         job.store,
         _shard_name(job.row),
         ch_names=opened.montage.ch_names,
-        sfreq=sfreq,
+        sfreq=job.recipe.clean.sfreq,
         n_times=windows.length,
         label_dtype=_LABEL_DTYPES[job.labels],
         has_split=job.has_split,
@@ -206,7 +207,7 @@ def _prepare(job: Job) -> Result:
             writer.append(
                 uv,
                 recording=job.row,
-                start=plan.start[index] / sfreq,
+                start=seconds_at(plan.start[index], opened.recording, opened.chain),
                 label=None if plan.label is None else plan.label[index],
                 split=None if plan.split is None else plan.split[index],
             )

@@ -337,8 +337,8 @@ def test_tables_are_found_as_mne_bids_finds_them(tmp_path, place):
     (tmp_path / place / f"{prefix}events.tsv").write_text("onset\tduration\ttrial_type\n10.0\t5.0\tleft\n")
     path = mne_bids.get_bids_path_from_fname(recording)
     raw = mne_bids.read_raw_bids(path, verbose="error")
-    assert list(bids.unfit_channels(recording)) == raw.info["bads"] == ["Cz"]
-    told = [(mark.onset, mark.duration, mark.text) for mark in bids.events(recording)]
+    assert [name for name, reason in bids.channels(recording).rows.items() if reason] == raw.info["bads"] == ["Cz"]
+    told = [(mark.onset, mark.duration, mark.text) for mark in bids.events(recording).marks]
     marks = raw.annotations
     assert told == list(zip(marks.onset, marks.duration, marks.description, strict=True)) == [(10.0, 5.0, "left")]
 

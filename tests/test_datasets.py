@@ -255,7 +255,8 @@ def test_a_file_that_its_summary_does_not_mention_holds_no_seizure(prepared) -> 
         done = prepared("chb_mit", protocol)
         row = next(row for row in done.store.recordings if row.path == "chb24/chb24_03.edf")
         assert (row.status, row.kept) == ("ok", 7)
-        assert row.reason == "its summary does not mention chb24_03.edf: taken to hold no seizure"
+        twice = "several channels of one electrode: T8-P8-0 used, not T8-P8-1"
+        assert row.reason == f"{twice}; its summary does not mention chb24_03.edf: taken to hold no seizure"
         assert not done.label[done.path == row.path].any()
 
 
@@ -439,11 +440,11 @@ def test_cues_of_physionet_mi_depend_on_the_run(prepared) -> None:
 @pytest.mark.real
 def test_real_recording_of_physionet_mi(eeg_folder, tmp_path) -> None:
     done = Prepared(DATA_SETS["physionet_mi"](), eeg_folder / "eegmmidb", tmp_path / "s")
-    # Of the runs here only S001R04 is of imagined movement: 15 cues, and the files themselves say which.
-    assert set(done.path) == {"S001/S001R04.edf"}
-    assert np.bincount(done.label).tolist() == [8, 7]
-    assert done.uv.shape == (15, 64, 800)
-    assert sides(done.split) == ["train"] * 15
+    # Of the runs here two are of imagined movement: 15 cues each, and the files themselves say which.
+    counts = {path: np.bincount(done.label[done.path == path], minlength=4).tolist() for path in np.unique(done.path)}
+    assert counts == {"S001/S001R04.edf": [8, 7, 0, 0], "S001/S001R10.edf": [0, 0, 7, 8]}
+    assert done.uv.shape == (30, 64, 800)
+    assert sides(done.split) == ["train"] * 30
     assert 5 < np.median(done.uv.std(axis=2)) < 100
     labels = OpenRecording(eeg_folder / "eegmmidb" / "S001" / "S001R04.edf").labels
     assert tuple(map(canonical_name, labels)) == done.store.shards[0].ch_names

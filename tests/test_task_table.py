@@ -309,10 +309,14 @@ def test_rest_and_counting_by_file_are_those_of_the_data_set(eeg_folder, tmp_pat
 @pytest.mark.real
 def test_open_and_closed_eyes_of_eegmmidb_by_file(eeg_folder, tmp_path, monkeypatch, capsys):
     labels = table(tmp_path, "file,eyes\n*R01.edf,open\n*R02.edf,closed\n")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for subject in SUBJECTS[1:]:
+        (folder / subject).symlink_to(eeg_folder / "eegmmidb" / subject)
     flags = [*QUICK, "--windows.seconds", "5", "--labels", labels, "--column", "eyes"]
     for store, limit, counts in (("t", 200, "open 1, closed 8"), ("s", 800, "open 20, closed 19")):
         flags = [*flags, "--windows.max_uv", limit]
-        assert prep(monkeypatch, "task", "table", eeg_folder / "eegmmidb", "--output", tmp_path / store, *flags) == 0
+        assert prep(monkeypatch, "task", "table", folder, "--output", tmp_path / store, *flags) == 0
         assert f"classes     {counts}" in capsys.readouterr().out
     found = labels_of(tmp_path / "s")
     assert found == {path: label for path, label in by_run(0, 1).items() if "S001" not in path}

@@ -141,11 +141,12 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     parts, flat = [], []
     assert opened.plan.length is not None, "windows of a whole recording have lengths of their own"
     for start, length in zip(opened.plan.start.tolist(), opened.plan.length.tolist(), strict=True):
-        x_uv = torch.from_numpy(opened.chain.clean(read, start, start + length)).float()[None]
+        window = opened.chain.clean(read, start, start + length)
+        flat.append(_flat_patches(torch.from_numpy(window).float()[None], sizes.patch_size))
+        x_uv = torch.from_numpy(opened.referred(window)).float()[None]
         parts.append(tokenizer.encode(x_uv.to(next(tokenizer.parameters()).device), montage.ch_names))
-        flat.append(_flat_patches(x_uv, sizes.patch_size))
     whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
-    notes = [recording.note, montage.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
+    notes = [opened.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
     return Codes(*whole), montage.ch_names, [note for note in notes if note]
 
 

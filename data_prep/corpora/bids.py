@@ -8,37 +8,87 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import math
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.read import Annotation
 
+BAD = "bad"
+"""Reason of a channel that a person has judged."""
+
 _DEEPEST = 5  # folders between a recording and the root of its data set: sub-XX/ses-YY/eeg
+_DECIMAL_COMMA = re.compile(r"^-?\d+,\d+$")
+_SHOWN = 3  # cells in a message
 
 
-def unfit_channels(recording: Path) -> dict[str, str]:
-    """Channels that `channels.tsv` calls bad or no EEG, with the reason: {"T7": "bad", "HEOG": "EOG"}."""
-    unfit = {}
-    for row in _rows(_table(recording, "channels")):
+@dataclass(frozen=True, kw_only=True)
+class ChannelsTable:
+    """What `channels.tsv` says."""
+
+    name: str = ""
+    """Of the file."""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """Why each channel must not be used: "bad", or a type that is no EEG; "" if it may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsTable:
+    """What `events.tsv` says."""
+
+    name: str = ""
+    """Of the file; "" if there is none."""
+    marks: tuple[Annotation, ...] = ()
+    """Its rows, under their trial type, or their value where there is none."""
+    fault: str = ""
+    """What of it could not be read, in words."""
+
+    def said(self, seconds: float) -> str:
+        """What a user should know of the table of a recording that lasts so many seconds; "" for nothing."""
+        late = sum(mark.onset >= seconds for mark in self.marks)
+        if not late:
+            return self.fault
+        lie = f"{late} of {len(self.marks)} events in {self.name} begin after its end at {seconds:.4g} s"
+        unit = ": onsets are seconds from its first sample, are these samples or milliseconds?"
+        return "; ".join([*([self.fault] if self.fault else []), lie + (unit if 2 * late > len(self.marks) else "")])
+
+
+def channels(recording: Path) -> ChannelsTable:
+    """The table of a recording's channels; without rows if there is none."""
+    file = _table(recording, "channels")
+    found = {}
+    for row in _rows(file):
         kind, status = row.get("type", "EEG").upper(), row.get("status", "").lower()
-        if kind not in ("EEG", "N/A", ""):
-            unfit[row.get("name", "")] = kind
-        elif status == "bad":
-            unfit[row.get("name", "")] = "bad"
-    return unfit
+        found[row.get("name", "")] = kind if kind not in ("EEG", "N/A", "") else BAD if status == BAD else ""
+    return ChannelsTable(name=file.name, rows={name: reason for name, reason in found.items() if name})
 
 
-def events(recording: Path) -> tuple[Annotation, ...]:
-    """The rows of `events.tsv`, under their trial type, or their value where there is none."""
-    found = []
-    for row in _rows(_table(recording, "events")):
+def events(recording: Path) -> EventsTable:
+    """The table of a recording's events; without marks if there is none."""
+    file = _table(recording, "events")
+    if not file.is_file():
+        return EventsTable()
+    rows = _rows(file)
+    if rows and "onset" not in rows[0]:
+        headings = ", ".join(rows[0])
+        return EventsTable(name=file.name, fault=f"{file.name} has no column onset; it has {headings}")
+    found, strange = [], []
+    for row in rows:
         text = next((row[name] for name in ("trial_type", "value") if row.get(name, "n/a") not in ("n/a", "")), "")
         onset, duration = _number(row.get("onset")), _number(row.get("duration"))
-        if text and not math.isnan(onset):
-            found.append(Annotation(onset=onset, duration=0.0 if math.isnan(duration) else duration, text=text))
-    return tuple(found)
+        if not math.isfinite(onset):
+            strange.append(row.get("onset", ""))
+        elif text:
+            found.append(Annotation(onset=onset, duration=duration if duration > 0 else 0.0, text=text))
+    fault = ""
+    if strange:
+        shown = ", ".join(repr(text) for text in list(dict.fromkeys(strange))[:_SHOWN])
+        fault = f"{len(strange)} of {len(rows)} onsets in {file.name} are no numbers of seconds, such as {shown}"
+    return EventsTable(name=file.name, marks=tuple(found), fault=fault)
 
 
 def participant(recording: Path, subject: str) -> tuple[str, str]:
@@ -72,7 +122,7 @@ def _table(recording: Path, what: str) -> Path:
     `sub-01_task-rest_eeg.edf` has its channels in `sub-01_task-rest_channels.tsv` beside it, or in that file or
     `task-rest_channels.tsv` in a folder above (BIDS: the inheritance principle).
     """
-    stem = recording.name.split(".")[0].removesuffix("_eeg")
+    stem = re.sub(r"(\.fif)?\.[^./]+$", "", recording.name, flags=re.IGNORECASE).removesuffix("_eeg")
     beside = recording.with_name(f"{stem}_{what}.tsv")
     if os.path.lexists(beside) or not stem.startswith("sub-"):
         return beside
@@ -85,13 +135,16 @@ def _table(recording: Path, what: str) -> Path:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table by heading. Some are called .tsv and divided by commas or semicolons, as spreadsheets do it."""
     if not table.is_file():
         return []
-    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return [
-            {key: (value or "").strip() for key, value in row.items() if key}
-            for row in csv.DictReader(file, delimiter="\t")
-        ]
+    text = table.read_bytes().decode("utf-8-sig", errors="replace")
+    header = text.partition("\n")[0]
+    delimiter = "\t" if "\t" in header else max(",;", key=header.count)
+    return [
+        {key.strip(): (value or "").strip() for key, value in row.items() if key}
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    ]
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,7 +154,9 @@ def _participants(table: Path, changed: int, size: int) -> dict[str, tuple[str, 
 
 
 def _number(text: str | None) -> float:
+    """A cell as a number, also with a decimal comma; NaN if it is none."""
+    text = text or "nan"
     try:
-        return float(text or "nan")
+        return float(text.replace(",", ".") if _DECIMAL_COMMA.match(text) else text)
     except ValueError:
         return math.nan

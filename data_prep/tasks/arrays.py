@@ -58,6 +58,7 @@ class ArrayRecording:
         self.note = note
         self.taken_for = "its numbers taken for microvolts"
         self.labels = self.eeg_labels = tuple(labels)
+        self.bad_labels: tuple[str, ...] = ()
         self.sfreq = float(sfreq)
         self._trials = x_uv if x_uv.ndim == 3 else x_uv[None]
         self._marks = tuple(marks)

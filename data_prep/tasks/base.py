@@ -25,7 +25,7 @@ from data_prep.cut import Cutter, FileCutter
 from data_prep.montage import MontageConfig
 from data_prep.read import Annotation, Readable, UnusableError
 from data_prep.recipe import Recipe
-from data_prep.windows import WindowConfig, WindowPlan
+from data_prep.windows import WindowConfig, WindowPlan, sample_at
 
 
 class Task(Cutter, Protocol):
@@ -194,7 +194,7 @@ class DataSet(FileCutter):
         for stretch in self.stretches(source, recording):
             part = SPLITS.index(stretch.part or source.part) if self.has_split() else 0
             for onset, length in _windows_of(stretch, recipe.windows.seconds, sfreq):
-                start = _sample(onset, recording, chain, sfreq)
+                start = sample_at(onset, recording, chain)
                 if self.goes_round() or 0 <= start <= start + length <= _end(start, recording, chain):
                     rows.append((start, stretch.label, part, length))
         if not rows:
@@ -308,14 +308,6 @@ def _windows_of(stretch: Stretch, seconds: float, sfreq: float) -> Sequence[tupl
         return [(stretch.onset, round(stretch.seconds * sfreq))]
     count = math.floor(stretch.seconds / seconds + _TOLERANCE)
     return [(stretch.onset + number * seconds, length) for number in range(count)]
-
-
-def _sample(onset: float, recording: Readable, chain: Chain, sfreq: float) -> int:
-    """Sample after cleaning at which a time of the recording lies."""
-    per_trial = recording.trial_times / recording.sfreq
-    n_trials = recording.n_times // recording.trial_times
-    trial = min(max(math.floor(onset / per_trial + _TOLERANCE), 0), n_trials - 1)
-    return trial * chain.n_out + round((onset - trial * per_trial) * sfreq)
 
 
 def _end(start: int, recording: Readable, chain: Chain) -> int:

@@ -27,13 +27,15 @@ class Derived:
         self._recording = recording
         self._channels = dict(channels)
         self.path = recording.path
-        self.note = "; ".join(words for words in (recording.note, note) if words)
+        self._note = note
         self.taken_for = recording.taken_for
         self._describe()
 
     def _describe(self) -> None:
         self.labels = self.eeg_labels = tuple(self._channels)
+        self.bad_labels: tuple[str, ...] = ()
         self.sfreq, self.n_times = self._recording.sfreq, self._recording.n_times
+        self.note = "; ".join(words for words in (self._recording.note, self._note) if words)
 
     @property
     def trial_times(self) -> int:
