@@ -66,6 +66,9 @@ class FileCutter:
 class EverywhereCutter(FileCutter):
     """Consecutive windows over the whole recording: a corpus."""
 
+    said: ClassVar[str] = ""
+    """What a user should know of where the windows lie."""
+
     def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
         """Fill the recording with windows."""
         return WindowPlan(start=grid(recipe.windows, sfreq=recipe.clean.sfreq, n_times=chain.n_out, edge=chain.edge))

@@ -50,7 +50,7 @@ def gaps(path: Path) -> list[tuple[float, float]]:
             return []
         file.seek(0)
         content = file.read(256)
-    header_bytes, n_records, n_samples, labels = _layout(path)
+    header_bytes, _, n_samples, labels = _layout(path)
     places = [place for place, label in enumerate(labels) if label in _ANNOTATIONS]
     if not places:
         return []
@@ -58,13 +58,39 @@ def gaps(path: Path) -> list[tuple[float, float]]:
     offset, length = width * sum(n_samples[: places[0]]), width * n_samples[places[0]]
     onsets = []
     with path.open("rb") as file:
-        for number in range(n_records):
+        for number in range(_n_records(path, header_bytes, width * sum(n_samples))):
             file.seek(header_bytes + number * width * sum(n_samples) + offset)
             if onset := _ONSET.match(file.read(length)):
                 onsets.append(float(onset[1]))
     ends = np.array(onsets[:-1]) + float(content[244:252])
     missing = np.array(onsets[1:]) - ends
     return [(float(ends[place]), float(missing[place])) for place in np.flatnonzero(abs(missing) > _SHORTEST_GAP)]
+
+
+def new_epochs(path: Path) -> list[float]:
+    """Seconds at which a BioSemi amplifier began anew after a pause, which its status channel says in bit 16.
+
+    The file goes on as if nothing were missing, and MNE gives no annotation.
+    """
+    if path.suffix.lower() != ".bdf":
+        return []
+    header_bytes, _, n_samples, labels = _layout(path)
+    with path.open("rb") as file:
+        file.seek(256 + 16 * len(labels))
+        sensors = [file.read(80).strip() for _ in labels]
+        if b"Triggers and Status" not in sensors:
+            return []
+        place = sensors.index(b"Triggers and Status")
+        file.seek(244)
+        rate = n_samples[place] / float(file.read(8))
+        found, was_set = [], True  # the beginning of the recording is none
+        for number in range(_n_records(path, header_bytes, 3 * sum(n_samples))):
+            file.seek(header_bytes + 3 * (number * sum(n_samples) + sum(n_samples[:place])))
+            highest_byte = np.frombuffer(file.read(3 * n_samples[place]), np.uint8)[2::3]
+            is_set = np.concatenate([[was_set], highest_byte & 1 > 0])
+            found += ((number * n_samples[place] + np.flatnonzero(is_set[1:] & ~is_set[:-1])) / rate).tolist()
+            was_set = bool(is_set[-1])
+    return found
 
 
 def record_seconds(path: Path) -> float | None:
@@ -88,6 +114,11 @@ def age_in_header(path: Path) -> str:
     with path.open("rb") as file:
         found = re.search(rb"Age:(\d{1,3})\b", file.read(88)[8:])
     return found[1].decode() if found else ""
+
+
+def _n_records(path: Path, header_bytes: int, record_bytes: int) -> int:
+    """Data records that are there, whatever the header says of a recording that was never closed or is damaged."""
+    return (path.stat().st_size - header_bytes) // record_bytes if record_bytes > 0 else 0
 
 
 def _layout(path: Path) -> tuple[int, int, list[int], list[bytes]]:

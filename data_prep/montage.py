@@ -23,8 +23,10 @@ from data_prep.read import UnusableError
 _MASTOIDS = (("A1", "A2"), ("M1", "M2"))
 # BioSemi's caps count A1..A32, B1..B32, ...: their C3 is not where the 10-20 system's is.
 _BIOSEMI = re.compile(r"^[ABD]\d+$")
+_NET = re.compile(r"^[A-H]\d+$")  # EGI counts E1 to E256, BioSemi A1 to H32
 _MANY_FOREIGN = 8
 _RENAME = "--channels.rename"
+_WHICH = f"{_RENAME} says which they are"
 _IF_KNOWN = f"If you know which electrodes these are, say so with {_RENAME}"
 _HEAD_RADIUS = 0.095  # metres
 _MIN_TO_INTERPOLATE = 4
@@ -126,11 +128,13 @@ def plan_montage(labels: Sequence[str], config: MontageConfig, unfit: Mapping[st
         ears = _ears(at, reasons)
         matrix[:, ears] -= 0.5
     used = np.flatnonzero(matrix.any(axis=0)).tolist()
+    used_labels = [fit[column] for column in used]
+    known = {*used_labels, *(fit[other] for column in used for other in rivals.get(column, []))}
     notes = [
         _said_unfit(reasons, wanted if config.names else ELECTRODES),
         *_said_rivals(fit, {column: rivals[column] for column in used if column in rivals}),
         f"interpolated {', '.join(missing)}" if missing else "",
-        "" if config.names else _said_unknown(labels, n_used=len(used)),
+        "" if config.names else _said_unknown(used_labels, [label for label in fit if label not in known]),
     ]
     choice = matrix.argmax(axis=1)
     is_choice = np.array_equal(matrix, np.eye(len(fit))[choice])
@@ -251,17 +255,18 @@ def _said_rivals(labels: Sequence[str], rivals: Mapping[int, Sequence[int]]) -> 
     ]
 
 
-def _said_unknown(labels: Sequence[str], n_used: int) -> str:
-    """Channels with a name that is in no table; one that says itself that it is an ECG is none of them."""
-    unknown = [label for label in labels if channel_type(label) in ("bipolar", "misc")]
+def _said_unknown(used: Sequence[str], others: Sequence[str]) -> str:
+    """Channels that no electrode's name leads to; one whose name says that it is an ECG is none of them."""
+    # Of a net that counts its electrodes from E1 on, E1 and E2 are not the eyes.
+    is_net = sum(bool(_NET.match(label)) for label in others) > _MANY_FOREIGN
+    unknown = [label for label in others if channel_type(label) in ("eeg", "bipolar", "misc") or is_net]
     if not unknown:
         return ""
-    if 2 * n_used < n_used + len(unknown):
-        return (
-            f"ONLY {n_used} of {n_used + len(unknown)} EEG channels used: no electrodes have the names "
-            f"{_listed(unknown)}. {_RENAME} says which they are"
-        )
-    return f"no known electrodes, not used: {_listed(unknown)}"
+    names = _listed(unknown)
+    if len(used) < len(unknown):
+        n_eeg = len(used) + len(unknown)
+        return f"ONLY {len(used)} of {n_eeg} EEG channels used: no electrodes have the names {names}. {_WHICH}"
+    return f"no known electrodes, not used: {names}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from mne.io.edf.edf import RawEDF
 
 from data_prep.clean import Chain, CleanConfig
-from data_prep.edf import age_in_header, gaps, promised_bytes, record_seconds, unlike_volts
+from data_prep.edf import age_in_header, gaps, new_epochs, promised_bytes, record_seconds, unlike_volts
 
 Unit = Literal["auto", "V", "mV", "uV", "nV"]
 _VOLTS: dict[str, float] = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9}
@@ -33,6 +32,9 @@ _MIN_SFREQ, _MAX_SFREQ = 20.0, 200_000.0
 _ERRORS_OF_FILE = (None, errno.EINVAL, errno.EOVERFLOW)
 
 _HELD_BYTES = 64 << 20  # an hour of 19 channels at 100 Hz
+BIOSEMI_JOINT = "BioSemi new epoch"
+"""Text of the mark where a BioSemi amplifier began anew."""
+
 _SHOWN = 200  # characters of a message of a reader
 _SAID_HERE = "Channel names are not unique"  # by plan_montage, of those that matter
 _ABOUT_DATA = (RuntimeWarning, UserWarning)  # and no deprecation of its own code
@@ -147,7 +149,6 @@ class OpenRecording:
         self.taken_for = "the unit in its header" if unit == "auto" else f"--unit {unit}"
         self._unit = unit
         self._held: tuple[list[int], npt.NDArray[np.float64]] | None = None
-        self._reader = reader
         self._raw, warned = _open(path, **reader)
         self.note = _joined(length, "" if unit == "auto" else f"its numbers taken for {unit}", *warned)
         self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
@@ -180,7 +181,7 @@ class OpenRecording:
         Raises
         ------
         UnusableError
-            Channels of different sampling rates have the same label, and the format tells them apart by label only.
+            One of the channels is too slow for EEG.
         """
         rates = _native_rates(self._raw)
         if rates is None or len(set(rates.values())) == 1:
@@ -190,8 +191,8 @@ class OpenRecording:
         self._held = None
         for rate in sorted({rates[label] for label in self.labels}, reverse=True):
             own = [label for label in self.labels if rates[label] == rate]
-            self._groups.append(_Group.of(self.path, self._raw, own, self._groups, **self._reader))
-        self.sfreq, self.n_times = self._groups[0].sfreq, self._groups[0].n_times
+            self._groups.append(_Group.of(self._raw, own, rate, self._groups))
+        self.sfreq, self.n_times = self._groups[0].sfreq, int(self._groups[0].raw.n_times)
         slower = [f"{', '.join(group.labels)} ({group.sfreq:g} Hz)" for group in self._groups[1:]]
         self.note = _joined(self.note, f"resampled to {self.sfreq:g} Hz: {', '.join(slower)}" if slower else "")
 
@@ -228,10 +229,13 @@ class OpenRecording:
         """The recording's annotations in the order of their onsets."""
         marks = self._raw.annotations
         # MNE counts onsets from when the acquisition began, whether or not there is a date (`Raw.set_annotations`).
-        return tuple(
+        own = [
             Annotation(onset=float(onset - self._raw.first_time), duration=float(duration), text=str(text))
             for onset, duration, text in zip(marks.onset, marks.duration, marks.description, strict=True)
-        )
+        ]
+        with faults_of(self.path, "its status channel cannot be read"):
+            own += [Annotation(onset=onset, duration=0.0, text=BIOSEMI_JOINT) for onset in new_epochs(self.path)]
+        return tuple(sorted(own, key=lambda mark: mark.onset))
 
     def person(self) -> tuple[str, str]:
         """Age in years and sex ("male", "female") as the header gives them, "" where it does not."""
@@ -252,37 +256,28 @@ class _Group:
 
     raw: mne.io.BaseRaw
     labels: tuple[str, ...]
+    sfreq: float
+    """Their own sampling rate in Hz."""
     chain: Chain | None
     """Brings them to the rate of the fastest group; None for that one."""
 
     @classmethod
-    def of(
-        cls, path: Path, whole: mne.io.BaseRaw, labels: Sequence[str], faster: Sequence[_Group], **reader: Any
-    ) -> _Group:
-        """The channels with these labels, which `whole` has all of one rate."""
-        raw = _open_alone(path, whole, labels, **reader)
-        rates = _native_rates(raw)
-        if tuple(raw.ch_names) != tuple(labels) or rates is None or len(set(rates.values())) > 1:
-            raise UnusableError(
-                f"channels of the same label have different sampling rates ({', '.join(labels)}): rename one of them"
-            )
-        sfreq = float(raw.info["sfreq"])
+    def of(cls, whole: mne.io.BaseRaw, labels: Sequence[str], per_record: int, faster: Sequence[_Group]) -> _Group:
+        """The channels with these labels, which all have so many samples in a data record."""
+        header = whole._raw_extras[0]
+        sfreq = float(whole.info["sfreq"]) * per_record / int(header["max_samp"])
         if sfreq < _MIN_SFREQ:
             raise UnusableError(f"sampling rate of {sfreq:g} Hz of {', '.join(labels)}")
+        raw = whole.copy()
+        # A reader for which the file's fastest channel is one of these. MNE's `include` would read other channels of a
+        # GDF file, and tells channels of EDF apart by label only.
+        n_times = int(header["n_records"]) * per_record
+        raw._raw_extras[0] = {**header, "max_samp": per_record, "nsamples": n_times}
+        raw._last_samps = raw._first_samps + n_times - 1
         if not faster:
-            return cls(raw, tuple(labels), None)
-        same_filters = CleanConfig(sfreq=faster[0].sfreq, l_freq=None, h_freq=None, notch=None)
-        return cls(raw, tuple(labels), Chain(same_filters, sfreq=sfreq, n_times=int(raw.n_times)))
-
-    @property
-    def sfreq(self) -> float:
-        """Their own sampling rate in Hz."""
-        return float(self.raw.info["sfreq"])
-
-    @property
-    def n_times(self) -> int:
-        """Their own number of samples."""
-        return int(self.raw.n_times)
+            return cls(raw, tuple(labels), sfreq, None)
+        no_filter = CleanConfig(sfreq=faster[0].sfreq, l_freq=None, h_freq=None, notch=None)
+        return cls(raw, tuple(labels), sfreq, Chain(no_filter, sfreq=sfreq, n_times=n_times))
 
     def read(self, labels: Sequence[str], start: int, stop: int) -> npt.NDArray[np.float64]:
         """Samples `start` to `stop` at the rate of the fastest group: (C, stop - start) volts."""
@@ -291,21 +286,6 @@ class _Group:
             return self.raw.get_data(picks=list(labels), start=first, stop=last, verbose="error")
 
         return own(start, stop) if self.chain is None else np.asarray(self.chain.clean(own, start, stop), np.float64)
-
-
-def _open_alone(path: Path, whole: mne.io.BaseRaw, labels: Sequence[str], **reader: Any) -> mne.io.BaseRaw:
-    """Open a file with some of its channels, under the labels that they have in all of it."""
-    if path.suffix.lower() in _EDF:
-        return _open(path, **reader, include=list(labels), exclude_after_unique=True)[0]
-    # GDF knows labels without the numbers that tell duplicates apart.
-    labels_in_file = [re.sub(r"-\d+$", "", label) if _is_numbered(label, whole.ch_names) else label for label in labels]
-    return _open(path, **reader, include=labels_in_file)[0]
-
-
-def _is_numbered(label: str, labels: Sequence[str]) -> bool:
-    """Whether MNE gave a label its number because there are others like it."""
-    stem = label.rpartition("-")[0]
-    return f"{stem}-0" in labels and f"{stem}-1" in labels
 
 
 def _open(path: Path, **reader: Any) -> tuple[mne.io.BaseRaw, list[str]]:

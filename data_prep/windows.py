@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.clean import Chain
-from data_prep.read import Annotation, Readable, UnusableError
+from data_prep.read import BIOSEMI_JOINT, Annotation, Readable, UnusableError
 
 # How programs mark the place at which two pieces of signal were put together: EEGLAB and its MFF import, MNE and its
 # readers (of FIF, EGI, MEF; of ANT), BrainVision, GDF's code for a new segment, and BioSemi's for a new epoch.
 _JOINTS = (
     *("boundary", "break cnt", "bad boundary", "edge boundary", "bad_acq_skip", "bad_disconnection"),
-    *("new segment", "lostsamples", "lost samples", "32766", "biosemi new epoch"),
+    *("new segment", "lostsamples", "lost samples", "32766", BIOSEMI_JOINT.lower()),
 )
 _BAD = ("bad", "edge")
 

@@ -93,8 +93,9 @@ def _announce(run: Run, planned: Plan) -> None:
         f"{len(data.dataset.subject_names)} subjects; {planned.splits.kind} split with {len(folds)} fold(s), "
         f"{len(planned.config.seeds)} seed(s)" + (f"\n{planned.sequences}" if planned.sequences else "")
     )
-    if planned.prepared_otherwise:
-        run.say(f"NOTE: {planned.prepared_otherwise}.")
+    patch_size = planned.pretrained(0).config.patch_size
+    for line in filter(None, [planned.prepared_otherwise, data.dataset.unseen(patch_size)]):
+        run.say(f"NOTE: {line}.")
     if not len(folds[0].test):
         run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
 

@@ -25,6 +25,7 @@ from codebrain.data.windows import Batch, WindowDataset
 from codebrain.device import find_device
 from codebrain.training.sampling import eval_batches
 from data_prep.clean import CleanConfig
+from data_prep.cut import EverywhereCutter
 from data_prep.inherit import departures, training_flags
 from data_prep.montage import MontageConfig
 from data_prep.read import Unit
@@ -32,7 +33,7 @@ from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from finetune.classifier import backbone_features, contract_of, freeze, load_backbone, record_of
 from finetune.predict import Outputs
-from finetune.recordings import Prepared, prepared, recipe_for
+from finetune.recordings import Prepared, cutter_for, prepared, recipe_for
 
 _LARGEST = 8 << 30
 """Bytes of features that are held in memory before they are written."""
@@ -99,8 +100,8 @@ def run_command(argv: list[str] | None = None) -> int:
     with _windows(config, float(backbone.config.patch_size)) as (stores, found):
         dataset = WindowDataset(stores)
         _check_size(dataset, config, backbone.config)
-        for line in _unseen(dataset, backbone.config.patch_size):
-            print(line, file=sys.stderr)
+        if unseen := dataset.unseen(backbone.config.patch_size):
+            print(f"WARNING: {unseen}.", file=sys.stderr)
         values = embed(backbone, dataset, config, device)
         _write(output, values, dataset, backbone.config)
     shape = " x ".join(str(size) for size in values.values.shape)
@@ -147,12 +148,13 @@ def _windows(config: EmbedConfig, sfreq: float) -> Iterator[tuple[list[Store], P
         return
     contract = contract_of(config.ckpt)
     if contract is None:
-        recipe = _recipe(config, sfreq)
+        recipe, cutter = _recipe(config, sfreq), EverywhereCutter()
     else:
         _check_unset(config)
         recipe = recipe_for(contract, None if config.unit == "auto" else config.unit)
+        cutter = cutter_for(contract)
     flags = ("--unit", "--channels.") if contract is None else ("--unit",)
-    with prepared(config.sources, recipe, flags) as found:
+    with prepared(config.sources, recipe, flags, cutter) as found:
         yield [found.store], found
 
 
@@ -167,17 +169,6 @@ def _recipe(config: EmbedConfig, sfreq: float) -> Recipe:
         clean=replace(config.clean, sfreq=sfreq),
         windows=replace(everything, keep_edges=True, max_uv=None, min_swing_uv=None),
     )
-
-
-def _unseen(dataset: WindowDataset, patch_size: int) -> Iterator[str]:
-    """Lines on what of the windows the model does not see: it reads whole patches."""
-    sfreq = dataset.stores[0].info.sfreq
-    for n_times in sorted({montage.n_times for montage in dataset.montages}):
-        if rest := n_times % patch_size:
-            yield (
-                f"WARNING: the model reads patches of {patch_size / sfreq:g} s: it does not see the last "
-                f"{rest / sfreq:g} s of each window of {n_times / sfreq:g} s."
-            )
 
 
 def _check_unset(config: EmbedConfig) -> None:

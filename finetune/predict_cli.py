@@ -26,7 +26,7 @@ from data_prep.read import Unit
 from finetune.answers import in_seconds
 from finetune.classifier import Classifier, Contract, load
 from finetune.predict import Outputs
-from finetune.recordings import prepared, recipe_for
+from finetune.recordings import cutter_for, prepared, recipe_for
 from finetune.sequences import SequenceDataset
 
 
@@ -70,8 +70,10 @@ def run_command(argv: list[str] | None = None) -> int:
         _check_is_no_store(path)
     device = find_device(config.device)
     model, contract = load(config.ckpt)
-    with prepared(config.recordings, recipe_for(contract, config.unit), flags=("--unit",)) as found:
+    cutter = cutter_for(contract)
+    with prepared(config.recordings, recipe_for(contract, config.unit), ("--unit",), cutter) as found:
         dataset = WindowDataset([found.store])
+        said = [cutter.said, dataset.unseen(model.backbone.config.patch_size)]
         answers = predict(model.to(device), dataset, config.batch_size, device)
         table = _table(answers, dataset, contract)
     if config.output is None:
@@ -81,6 +83,8 @@ def run_command(argv: list[str] | None = None) -> int:
         write_text(Path(config.output), table)
         n_used = len(found.store.recordings) - len(found.refused)
         print(f"{config.output}: {len(answers.window)} windows of {n_used} recording(s)")
+    for line in filter(None, said):
+        print(f"NOTE: {line}.", file=sys.stderr)
     found.tell()
     return USER_MISTAKE if found.refused else 0
 

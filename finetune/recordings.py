@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from codebrain.data.format import Recording, Shard, Store, StoreInfo, write_store
+from data_prep.clean import Chain
 from data_prep.corpora import Source
 from data_prep.corpora.subjects import subjects_of
-from data_prep.cut import EverywhereCutter
-from data_prep.read import Unit
+from data_prep.cut import Cutter, EverywhereCutter
+from data_prep.read import Readable, Unit, UnusableError
 from data_prep.recipe import Recipe, recipe_of
 from data_prep.tasks import DATA_SETS
+from data_prep.windows import WindowPlan, usable_span
 from data_prep.write import Job, prepare
 from finetune.classifier import Contract
 
@@ -74,8 +77,33 @@ def _check_repeatable(contract: Contract) -> None:
             )
 
 
+class FromStartCutter(EverywhereCutter):
+    """Consecutive windows counted from a recording's first sample, such as the epochs of a night."""
+
+    said = (
+        "the model was trained on windows at marks; here windows follow one another, counted from the recording's start"
+    )
+
+    def cut(self, source: Source, recording: Readable, chain: Chain, recipe: Recipe) -> WindowPlan:
+        """Those of the windows 0 to T, T to 2 T, ... that lie within what the filters leave."""
+        first, last = usable_span(recipe.windows, sfreq=chain.sfreq, n_times=chain.n_out, edge=chain.edge)
+        length = round(recipe.windows.seconds * chain.sfreq)
+        start = np.arange(-(-first // length) * length, last + 1, length, dtype=np.int64)
+        if not len(start):
+            raise UnusableError(
+                f"too short: counted from its start, no window of {recipe.windows.seconds:g} s lies within the "
+                f"{first / chain.sfreq:.1f} s to {(last + length) / chain.sfreq:.1f} s that the filters do not distort"
+            )
+        return WindowPlan(start=start)
+
+
+def cutter_for(contract: Contract) -> EverywhereCutter:
+    """Where windows lie for a model: on the grid of its epochs if it learnt windows at marks."""
+    return FromStartCutter() if contract.preparation.get("task") == "events" else EverywhereCutter()
+
+
 @contextmanager
-def prepared(paths: Sequence[str], recipe: Recipe, flags: tuple[str, ...]) -> Iterator[Prepared]:
+def prepared(paths: Sequence[str], recipe: Recipe, flags: tuple[str, ...], cutter: Cutter) -> Iterator[Prepared]:
     """Cut recordings into consecutive windows, in a store that lasts as long as the context.
 
     Parameters
@@ -85,6 +113,8 @@ def prepared(paths: Sequence[str], recipe: Recipe, flags: tuple[str, ...]) -> It
     recipe : Recipe
     flags : tuple of str
         Beginnings of the command's flags on recordings: a reason for which one cannot be used speaks of no others.
+    cutter : Cutter
+        Where the windows lie.
 
     Raises
     ------
@@ -99,7 +129,7 @@ def prepared(paths: Sequence[str], recipe: Recipe, flags: tuple[str, ...]) -> It
         shards: list[Shard] = []
         for row, path in enumerate(tqdm(paths, "preparing", unit=" recordings", leave=False, disable=None)):
             source = Source(file=path, key=path, subject=named[row][0])
-            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=EverywhereCutter(), flags=flags)
+            job = Job(store=folder, row=row, source=source, recipe=recipe, cutter=cutter, flags=flags)
             result = prepare(job)
             rows.append(result.recording)
             shards += [result.shard] if result.shard else []

@@ -15,6 +15,7 @@ from data_prep.read import OpenRecording
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from data_prep.write import Job, Result, prepare
+from tests import recordings
 from tests.recordings import noise, write_edf
 
 LABELS = ("EEG Fp1-REF", "ECG", "EEG T3-REF", "EEG Oz-REF")
@@ -67,21 +68,7 @@ def write_eeglab(path: Path, x: np.ndarray) -> Path:
 
 
 def write_gdf(path: Path, x: np.ndarray) -> Path:
-    """GDF 1.25 (Schloegl 2006): int16 in records of a second, and a table of one event."""
-    n, per_record = len(x), round(SFREQ)
-    counts = np.rint(x / 500 * 32767).astype("<i2")
-    records = counts.reshape(n, -1, per_record).transpose(1, 0, 2)
-    fixed = b"GDF 1.25" + b"X X".ljust(80) + b"here".ljust(80) + b"2020010112000000"
-    fixed += (256 * (n + 1)).to_bytes(8, "little") + bytes(24 + 20) + len(records).to_bytes(8, "little")
-    fixed += np.array([1, 1, n], "<u4").tobytes()  # a record lasts 1/1 s
-    channels = b"".join(label.encode().ljust(16) for label in LABELS) + bytes(80 * n) + b"uV".ljust(8) * n
-    for limits, kind in (((-500, 500), "<f8"), ((-32767, 32767), "<i8")):
-        channels += b"".join(np.full(n, limit, kind).tobytes() for limit in limits)
-    channels += bytes(80 * n) + np.full(n, per_record, "<i4").tobytes() + np.full(n, 3, "<i4").tobytes() + bytes(32 * n)
-    events = b"\1" + per_record.to_bytes(3, "little") + np.array([1, 401], "<u4").tobytes() + b"\x01\x03"
-    file = path.with_suffix(".gdf")
-    file.write_bytes(fixed + channels + records.tobytes() + events)
-    return file
+    return recordings.write_gdf(path.with_suffix(".gdf"), x, SFREQ, labels=LABELS, events=[(2.0, 0x301)])
 
 
 def write_fif(path: Path, x: np.ndarray) -> Path:

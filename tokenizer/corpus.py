@@ -37,7 +37,8 @@ def open_corpus(
         f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
         f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
     )
-    return train, valid, summary
+    unseen = dataset.unseen(sizes.patch_size)
+    return train, valid, f"{summary}\nNOTE: {unseen}." if unseen else summary
 
 
 def preparations(stores: Sequence[Store]) -> list[dict[str, Any]]:

@@ -221,6 +221,16 @@ class WindowDataset(Dataset[Batch]):
         row = int(window - self._first[index])
         return f"window {row} of {store.path / shard.file} ({self.recording(window).path})"
 
+    def unseen(self, patch_size: int) -> str:
+        """Say what of the windows a model does not see that reads whole patches of so many samples; "" for nothing."""
+        rests = {(montage.n_times, rest) for montage in self.montages if (rest := montage.n_times % patch_size)}
+        sfreq = self.stores[0].info.sfreq
+        return "; ".join(
+            f"the model reads patches of {patch_size / sfreq:g} s: it does not see the last {rest / sfreq:g} s of each "
+            f"window of {n_times / sfreq:g} s"
+            for n_times, rest in sorted(rests)
+        )
+
     def labels(self, window: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
         """Label of each window of a task store: int64 class or float64 value."""
         for store in self.stores:
