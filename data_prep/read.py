@@ -152,6 +152,8 @@ class OpenRecording:
         self._raw, warned = _open(path, **reader)
         self.note = _joined(length, "" if unit == "auto" else f"its numbers taken for {unit}", *warned)
         self.labels: tuple[str, ...] = tuple(self._raw.ch_names)
+        if not self.labels:
+            raise UnusableError("no signals in it, such as a file of annotations alone")
         self.eeg_labels = _eeg_labels(path, self._raw)
         self.bad_labels = tuple(self._raw.info["bads"])
         self.sfreq = float(self._raw.info["sfreq"])
