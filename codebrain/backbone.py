@@ -128,6 +128,13 @@ class BackboneConfig:
             raise TypeError(f"pos_kernel={pair!r} must be two whole numbers: (channels, patches), such as (19, 7)")
 
     @property
+    def is_braindecodes(self) -> bool:
+        """Whether ``braindecode.models.CodeBrain`` of the same sizes computes the same: its attention always reaches
+        over the edges of channels, which matters for windows of more than one token.
+        """
+        return not self.swa_within_channel or self.swa_window_size == 1
+
+    @property
     def emb_dim(self) -> int:
         """Width of a patch's embedding: filters times the steps that the first filter makes in a patch."""
         steps = (self.patch_size + 2 * self.proj_padding - self.proj_kernel_size) // self.conv_out_chans + 1
