@@ -31,7 +31,7 @@ from data_prep.read import Unit
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from finetune.classifier import backbone_features, contract_of, freeze, load_backbone, record_of
-from finetune.predict import Outputs
+from finetune.predict import LARGE_SAMPLES, Outputs
 from finetune.recordings import Prepared, prepared, recipe_for
 
 _LARGEST = 8 << 30
@@ -101,7 +101,7 @@ def run_command(argv: list[str] | None = None) -> int:
         _check_size(dataset, config, backbone.config)
         for line in _unseen(dataset, backbone.config.patch_size):
             print(line, file=sys.stderr)
-        values = embed(backbone, dataset, config, device)
+        values = embed(backbone, dataset, config, device).require_finite(dataset.describe, LARGE_SAMPLES)
         _write(output, values, dataset, backbone.config)
     shape = " x ".join(str(size) for size in values.values.shape)
     print(f"{output}: {shape} features")

@@ -142,7 +142,8 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     assert opened.plan.length is not None, "windows of a whole recording have lengths of their own"
     for start, length in zip(opened.plan.start.tolist(), opened.plan.length.tolist(), strict=True):
         x_uv = torch.from_numpy(opened.chain.clean(read, start, start + length)).float()[None]
-        parts.append(tokenizer.encode(x_uv.to(next(tokenizer.parameters()).device), montage.ch_names))
+        x = x_uv.to(next(tokenizer.parameters()).device)
+        parts.append(tokenizer.encode(x, montage.ch_names, prepared=True))
         flat.append(_flat_patches(x_uv, sizes.patch_size))
     whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
     notes = [recording.note, montage.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
