@@ -128,13 +128,6 @@ class BackboneConfig:
             raise TypeError(f"pos_kernel={pair!r} must be two whole numbers: (channels, patches), such as (19, 7)")
 
     @property
-    def is_braindecodes(self) -> bool:
-        """Whether ``braindecode.models.CodeBrain`` of the same sizes computes the same: its attention always reaches
-        over the edges of channels, which matters for windows of more than one token.
-        """
-        return not self.swa_within_channel or self.swa_window_size == 1
-
-    @property
     def emb_dim(self) -> int:
         """Width of a patch's embedding: filters times the steps that the first filter makes in a patch."""
         steps = (self.patch_size + 2 * self.proj_padding - self.proj_kernel_size) // self.conv_out_chans + 1
@@ -165,6 +158,16 @@ class EEGSSM(nn.Module):
         self.output = nn.Linear(config.skip_channels, config.out_channels)
         self.activation = activation()
         self.norm = nn.LayerNorm(config.out_channels)
+
+    @property
+    def is_braindecodes(self) -> bool:
+        """Whether ``braindecode.models.CodeBrain`` can have these sizes and weights, and computes the same with them.
+
+        Its attention reaches over the edges of channels, which a window of one token does not, and its two activations
+        would have two sets of weights.
+        """
+        within_channel = self.config.swa_within_channel and self.config.swa_window_size > 1
+        return not within_channel and not self.activation.state_dict()
 
     def forward(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the features (B, C, P, D) of patches (B, C, P, L) in model units (microvolts / 100).

@@ -229,7 +229,7 @@ class HubModel(Saved):
 
     def saved_weights(self) -> tuple[str, Mapping[str, Tensor]]:
         """Return braindecode's layout wherever its class computes the same, so that it loads there completely."""
-        if not self.backbone.config.is_braindecodes:
+        if not self.backbone.is_braindecodes:
             return super().saved_weights()
         return SHARED_WEIGHTS, to_braindecode(self.state_dict())  # type: ignore[attr-defined]
 

@@ -70,10 +70,10 @@ Research software: not a medical device.
 
 def _in_braindecode(model: Any) -> str:
     """Whether and how braindecode's class loads the model."""
-    if not model.backbone.config.is_braindecodes:
+    if not model.backbone.is_braindecodes:
         return (
-            "`braindecode.models.CodeBrain` cannot load it: there the window of attention ends at no channel's edge "
-            "(`swa_within_channel`)."
+            "`braindecode.models.CodeBrain` cannot load it: it has neither attention within channels nor activations "
+            "with weights."
         )
     if model.get_config().get("n_outputs") is None:
         return (

@@ -88,10 +88,16 @@ def require_finite(patches: Tensor, ch_names: Sequence[str] | None = None) -> No
 
 
 def deviations(patches: Tensor) -> npt.NDArray[np.float64]:
-    """Standard deviation of some patches (n,), spread evenly over (B, C, P, L); a constant patch gives exactly 0."""
+    """Standard deviation of some patches (n,), spread evenly over (B, C, P, L); a constant patch gives exactly 0.
+
+    None (n = 0) where ``torch.func`` transforms the function that is called: such a tensor's values cannot be read.
+    """
     n = patches.shape[:-1].numel()
     rows = np.unravel_index(np.arange(0, n, max(1, n // _LOOKED_AT)), patches.shape[:-1])
-    some = patches.detach()[rows].double().cpu().numpy()
+    try:
+        some = patches.detach()[rows].double().cpu().numpy()
+    except RuntimeError:
+        return np.empty(0)
     return (some - some[:, :1]).std(axis=-1)
 
 

@@ -24,9 +24,7 @@ def braindecode_has(backbone: EEGSSM, head: Head) -> bool:
     """Whether braindecode's class computes the same from the same numbers."""
     sizes = head.config
     moved = head.shift.any() or head.answer_shift.any() or (head.scale != 1).any() or (head.answer_scale != 1).any()
-    return (
-        sizes.kind == "mlp" and not moved and sizes.first_layer % sizes.width == 0 and backbone.config.is_braindecodes
-    )
+    return sizes.kind == "mlp" and not moved and sizes.first_layer % sizes.width == 0 and backbone.is_braindecodes
 
 
 def braindecode_arguments(head: HeadConfig) -> dict[str, Any]:

@@ -229,6 +229,7 @@ def save_tokenizer(folder):
         *(partial(finetuned, kind=kind) for kind in get_args(HeadKind) if kind != "mlp"),
         *(partial(finetuned, **options) for options in ({"scale": "features"}, {"scale": "answers"}, {"hidden": 10})),
         partial(finetuned, swa_within_channel=True, swa_window_size=3),
+        lambda folder: CodeBrain(**SHAPE, **SMALL, activation=nn.PReLU).save_pretrained(folder),
     ],
 )
 @pytest.mark.parametrize("before", [False, True])

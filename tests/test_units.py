@@ -252,6 +252,13 @@ def test_a_compiled_or_exported_model_has_no_such_check():
         torch.export.export(model, (x,))
 
 
+def test_functions_of_a_model_can_be_transformed():
+    model, x = CodeBrain(n_outputs=2, n_chans=3, n_times=400, **SMALL).eval(), make_eeg() / 100
+    found = torch.func.grad(lambda x: model(x).square().sum())(x)
+    (expected,) = torch.autograd.grad(model(x.requires_grad_()).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
 def test_no_value_is_read_on_a_device():
     """The meta device stands for one: it has no values."""
     patches = patchify(1e-6 * make_eeg(), 200)

@@ -167,7 +167,7 @@ def test_an_argument_that_would_make_noise_of_weights_is_refused(tmp_path, kind,
 
 def test_a_window_of_one_token_ends_nowhere(tmp_path):
     codebrain().save_pretrained(tmp_path)
-    assert CodeBrain.from_pretrained(tmp_path, swa_within_channel=True).backbone.config.is_braindecodes
+    assert CodeBrain.from_pretrained(tmp_path, swa_within_channel=True).backbone.is_braindecodes
 
 
 def test_a_model_without_a_classifier_takes_no_arguments_of_one(tmp_path):
