@@ -28,6 +28,7 @@ import torch
 from safetensors.torch import load_file
 
 from codebrain.training.logging import TIME_PREFIX, read_metrics
+from codebrain.weights import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 24
@@ -188,7 +189,7 @@ def end_of(run_dir: Path) -> dict[str, torch.Tensor]:
     return {
         **load_file(last / "model.safetensors"),
         **{f"optimizer {i} {name}": value for i, entry in moments.items() for name, value in entry.items()},
-        **{f"export {name}": value for name, value in load_file(run_dir / "export/model.safetensors").items()},
+        **{f"export {name}": value for name, value in load_file(resolve(run_dir).weights).items()},
     }
 
 

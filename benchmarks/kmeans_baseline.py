@@ -62,7 +62,7 @@ def measure(tokenizer: DualTokenizer, dataset: WindowDataset, batch_size: int = 
     tally = QualityTally(tokenizer.config)
     hits = {"t": torch.zeros(tokenizer.config.n_codes_t), "f": torch.zeros(tokenizer.config.n_codes_f)}
     for batch in eval_batches(dataset, batch_size):
-        codes = tokenizer.encode(batch.x, batch.ch_names)
+        codes = tokenizer.encode(batch.x, batch.ch_names, prepared=True)
         tally.add(tokenizer.decode(codes, batch.ch_names), tokenizer.targets(batch.x), batch.x)
         for name, found in (("t", codes.t), ("f", codes.f)):
             hits[name] += torch.bincount(found.flatten(), minlength=len(hits[name]))

@@ -159,6 +159,16 @@ class EEGSSM(nn.Module):
         self.activation = activation()
         self.norm = nn.LayerNorm(config.out_channels)
 
+    @property
+    def is_braindecodes(self) -> bool:
+        """Whether ``braindecode.models.CodeBrain`` can have these sizes and weights, and computes the same with them.
+
+        Its attention reaches over the edges of channels, which a window of one token does not, and its two activations
+        would have two sets of weights.
+        """
+        within_channel = self.config.swa_within_channel and self.config.swa_window_size > 1
+        return not within_channel and not self.activation.state_dict()
+
     def forward(self, patches: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the features (B, C, P, D) of patches (B, C, P, L) in model units (microvolts / 100).
 

@@ -1,7 +1,9 @@
 """Loading models with a backbone from a folder or the Hub: what of a checkpoint was used, and what was not."""
 
+import inspect
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from codebrain.layouts import infer_config, some, to_ours
+from codebrain.backbone import EEGSSM
+from codebrain.layouts import infer_config, some, to_braindecode, to_ours
 from codebrain.model_card import model_card
+from codebrain.overrides import CLASSIFIER_ARGUMENTS, replaced, require_rate, require_same, same_places, trained_rate
+from codebrain.patches import PatchLengthWarning
 from codebrain.saving import Saved
-from codebrain.weights import Source, read_config, read_state_dict, resolve
+from codebrain.weights import SHARED_WEIGHTS, Source, read_config, read_state_dict, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +29,11 @@ MODEL_TYPE = "codebrain"
 RECORD = "training"
 """Key of config.json under which a model says what is known of its training."""
 
-HEADS = ("final_layer.", "head_t.", "head_f.")
-"""Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
+CLASSIFIER = "final_layer."
+"""Beginning of the names of the classifier's tensors."""
 
-SAME_SIZE = {
-    **{"n_chans": "chs_info", "chs_info": "n_chans"},
-    **{"n_times": "input_window_seconds", "input_window_seconds": "n_times"},
-}
-"""Arguments that give the same size: a new value of one replaces a saved value of the other."""
+HEADS = (CLASSIFIER, "head_t.", "head_f.")
+"""Tensors that depend on the task or on the codebooks: loaded where they fit, reported where they do not."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,15 @@ class LoadReport:
         return text
 
 
-def load(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
+def load(model: nn.Module, state_dict: Mapping[str, Tensor], *, leave: tuple[str, ...] = ()) -> LoadReport:
     """Copy a checkpoint of any layout into a model: the backbone entirely or not at all, heads where they fit.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state_dict : mapping
+    leave : tuple of str
+        Beginnings of the names of heads that do not fit although their shapes do.
 
     Raises
     ------
@@ -64,7 +73,11 @@ def load(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:
         been copied then.
     """
     ours, target = to_ours(state_dict), model.state_dict()
-    fits = [name for name, value in target.items() if name in ours and ours[name].shape == value.shape]
+    fits = [
+        name
+        for name, value in target.items()
+        if name in ours and ours[name].shape == value.shape and not name.startswith(leave)
+    ]
     fresh = [name for name in target if name not in set(fits)]
     unused = [name for name in ours if name not in set(fits)]
     wrong = [
@@ -89,6 +102,9 @@ class HubModel(Saved):
 
     load_report: LoadReport | None = None
     """What ``from_pretrained`` loaded."""
+
+    backbone: EEGSSM
+    """What all of them have."""
 
     record: Mapping[str, Any] = MappingProxyType({})
     """What is known of the model's training, JSON-able. Stage 2 writes it; loading and saving keep it."""
@@ -126,6 +142,8 @@ class HubModel(Saved):
     ) -> Self:
         """Load a model, in evaluation mode, and report what was and was not used (``load_report``, and a log line).
 
+        The log line is a warning where a head of the checkpoint was not used or one that the model uses is new.
+
         Parameters
         ----------
         pretrained_model_name_or_path : path or str
@@ -139,12 +157,15 @@ class HubModel(Saved):
             Whether the heads must fit too. The backbone must in any case.
         **overrides
             Constructor arguments that replace the saved ones, such as ``n_outputs``, ``n_chans``, ``n_times``. Heads
-            whose shape changes are new, everything else is loaded.
+            whose shape changes are new, and so is a classifier for other channels or another number of patches;
+            everything else is loaded. ``n_outputs=None`` leaves the classifier out.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            If there is no such model, a file is damaged, or its backbone (with ``strict``, any tensor) does not fit.
+            If there is no such model, a file is damaged or holds NaN, its backbone (with ``strict``, any tensor) does
+            not fit, or an argument would make the weights compute something else than they were trained for: another
+            sampling rate, attention window, activation, grouping or padding.
         """
         source = pretrained_model_name_or_path
         hub = {
@@ -156,19 +177,42 @@ class HubModel(Saved):
         }
         files = resolve(source, **hub)
         state_dict = to_ours(read_state_dict(files.weights))
-        config = _arguments(files.config) if files.config else infer_config(state_dict)
+        saved = _arguments(files.config) if files.config else infer_config(state_dict)
+        record = training_record(files)
         try:
-            outdated = {SAME_SIZE[name] for name, value in overrides.items() if name in SAME_SIZE and value is not None}
-            config = {name: value for name, value in config.items() if name not in outdated}
-            model = cls.from_config({**config, **overrides})
+            cls._require_use(overrides)
+            require_rate(str(source), trained_rate(saved, record), overrides)
+            if files.config:
+                require_same(str(source), saved, overrides)
+            arguments = replaced(saved, overrides)
+            with warnings.catch_warnings():
+                # Of a rate that the checkpoint was trained at: nobody can mend it here.
+                warnings.simplefilter("ignore", PatchLengthWarning)
+                model = cls.from_config(arguments)
         except TypeError as error:
             raise ValueError(f"{files.config or source}: an argument has a value of another kind: {error}") from error
-        model.load_report = load(model, state_dict)  # type: ignore[arg-type]
-        model.record = training_record(files)
-        if strict and (model.load_report.fresh or model.load_report.unused):
-            raise ValueError(f"{source} does not fit strictly: {model.load_report}. Pass strict=False for new heads")
-        logger.info("%s: %s", source, model.load_report)
+        leave = () if same_places(saved, arguments) else (CLASSIFIER,)
+        model.load_report = report = load(model, state_dict, leave=leave)  # type: ignore[arg-type]
+        model.record = record
+        if strict and (report.fresh or report.unused):
+            raise ValueError(f"{source} does not fit strictly: {report}. Pass strict=False for new heads")
+        logger.log(model._level(report, overrides), "%s: %s", source, report)
         return model.eval().to(map_location)  # type: ignore[attr-defined]
+
+    @classmethod
+    def _require_use(cls, overrides: Mapping[str, Any]) -> None:
+        """Raise ValueError for arguments that this class would ignore."""
+        known = inspect.signature(cls.__init__).parameters
+        useless = [name for name in overrides if name in CLASSIFIER_ARGUMENTS and name not in known]
+        if useless:
+            raise ValueError(f"{cls.__name__} has no classifier, so it takes no {', '.join(useless)}: leave that out")
+
+    def _level(self, report: LoadReport, overrides: Mapping[str, Any]) -> int:
+        """Level of the log line on what was loaded: a warning if a head in use is new, or a saved one was not used."""
+        in_use = {name for name, value in self.named_parameters() if value.requires_grad}  # type: ignore[attr-defined]
+        declined = (CLASSIFIER,) if overrides.get("n_outputs", ...) is None else ()
+        lost = [name for name in report.unused if not name.startswith(declined)]
+        return logging.WARNING if lost or in_use & set(report.fresh) else logging.INFO
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load tensors of any of the three layouts as ``torch.nn.Module.load_state_dict`` does.
@@ -182,6 +226,12 @@ class HubModel(Saved):
         if not ours.keys() & self.state_dict().keys():  # type: ignore[attr-defined]
             raise ValueError(f"none of these tensors belongs to {type(self).__name__}: {some(state_dict)}")
         return super().load_state_dict(ours, strict=strict, assign=assign)  # type: ignore[misc]
+
+    def saved_weights(self) -> tuple[str, Mapping[str, Tensor]]:
+        """Return braindecode's layout wherever its class computes the same, so that it loads there completely."""
+        if not self.backbone.is_braindecodes:
+            return super().saved_weights()
+        return SHARED_WEIGHTS, to_braindecode(self.state_dict())  # type: ignore[attr-defined]
 
     def saved_config(self) -> dict[str, Any]:
         """Return the contents of config.json; ValueError if the model is folded."""
@@ -204,4 +254,7 @@ def training_record(source: Source) -> dict[str, Any]:
     """What a model's config.json says of its training; nothing where there is none, or it is silent."""
     if source.config is None:
         return {}
-    return read_config(source.config, MODEL_TYPE, unnamed=MODEL_TYPE).get(RECORD, {})
+    record = read_config(source.config, MODEL_TYPE, unnamed=MODEL_TYPE).get(RECORD, {})
+    if not isinstance(record, dict):
+        raise ValueError(f"{source.config}: {RECORD!r} is {record!r} instead of named values")
+    return record

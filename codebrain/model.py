@@ -5,15 +5,25 @@ Both models take signals in model units, microvolts / 100 (``codebrain.patches.t
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.hub import HubModel
-from codebrain.patches import patchify, require_finite
+from codebrain.patches import (
+    SCALE_UV,
+    PatchLengthWarning,
+    UnitWatch,
+    complete_window,
+    is_rate,
+    patchify,
+    require_finite,
+)
 
 SIZES = tuple(field.name for field in dataclasses.fields(BackboneConfig))
 """Constructor arguments that are the backbone's."""
@@ -42,7 +52,7 @@ class CodeBrain(HubModel, nn.Module):
     input_window_seconds : float, optional
         Length of a window in seconds.
     sfreq : float, optional
-        Sampling rate in Hz.
+        Sampling rate in Hz. A warning says so where a patch is not one second then, as it is in the released weights.
     mlp_hidden_multiplier : int
         Width of the classifier's first layer, in units of ``out_channels``.
     codebook_size_t, codebook_size_f : int
@@ -111,7 +121,8 @@ class CodeBrain(HubModel, nn.Module):
         self._n_outputs = n_outputs
         self._n_chans = _channel_count(n_chans, chs_info)
         self._chs_info = chs_info
-        self._n_times, self._input_window_seconds, self._sfreq = _window(n_times, input_window_seconds, sfreq)
+        self._n_times, self._input_window_seconds, self._sfreq = complete_window(n_times, input_window_seconds, sfreq)
+        _warn_of_rate(self._sfreq, patch_size)
         for name in ("mlp_hidden_multiplier", "codebook_size_t", "codebook_size_f"):
             if arguments[name] < 1:
                 raise ValueError(f"{name}={arguments[name]} must be at least 1")
@@ -120,6 +131,8 @@ class CodeBrain(HubModel, nn.Module):
         self.drop_prob = drop_prob
         self.mlp_hidden_multiplier = mlp_hidden_multiplier
         self.pretrain_mode = pretrain_mode
+        self._units = UnitWatch(SCALE_UV)
+        self._warned_of_length = False
 
         self.backbone = EEGSSM(BackboneConfig(**{name: arguments[name] for name in SIZES}), activation)
         self.head_t = nn.Linear(out_channels, codebook_size_t, bias=False)
@@ -158,13 +171,21 @@ class CodeBrain(HubModel, nn.Module):
         ValueError
             If ``x`` has not three dimensions, is shorter than a patch, is not what the classifier was built for, or (on
             a CPU; elsewhere the check would stall the device) holds a NaN or an infinity.
+
+        Warns
+        -----
+        UserWarning
+            Once per model: if (on a CPU) the amplitudes of ``x`` are none that EEG has in microvolts / 100, or its
+            windows have another number of samples than the classifier was built for.
         """
-        features = self.backbone(_checked_patches(x, self.backbone), mask)
+        features = self.backbone(_checked_patches(x, self.backbone, self._units), mask)
         if return_features:
             return {"features": features, "cls_token": None}
         if self.pretrain_mode:
             return _code_logits(features, mask, self.head_t, self.head_f)
-        return self._require_classifier(features)(features)
+        classifier = self._require_classifier(features)
+        self._warn_of_length(x.shape[-1])
+        return classifier(features)
 
     def reset_head(self, n_outputs: int) -> None:
         """Replace the classifier by a new one with ``n_outputs`` outputs; everything else stays.
@@ -264,6 +285,18 @@ class CodeBrain(HubModel, nn.Module):
             nn.Linear(self.out_channels, n_outputs),
         )
 
+    def _warn_of_length(self, n_samples: int) -> None:
+        """Say once that windows have as many patches as the classifier was built for, but not as many samples."""
+        if torch.compiler.is_compiling() or self._warned_of_length or n_samples == self.n_times:
+            return
+        self._warned_of_length = True
+        warnings.warn(
+            f"windows of {n_samples} samples for a classifier that was built for {self.n_times}: if their sampling "
+            "rate is another one, resample them; what comes after the last whole patch of "
+            f"{self.patch_size} samples is not used",
+            stacklevel=5,
+        )
+
     def _require_classifier(self, features: Tensor) -> nn.Sequential:
         if self.final_layer is None:
             raise ValueError("this model has no classifier: pass return_features=True, or call reset_head(n_outputs)")
@@ -298,6 +331,7 @@ class MaskedTokenModel(HubModel, nn.Module):
         self.backbone = EEGSSM(BackboneConfig(**sizes), activation)
         self.head_t = nn.Linear(self.backbone.config.out_channels, n_codes_t, bias=False)
         self.head_f = nn.Linear(self.backbone.config.out_channels, n_codes_f, bias=False)
+        self._units = UnitWatch(SCALE_UV)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, *, everywhere: bool = False) -> tuple[Tensor, Tensor]:
         """Return the logits of the temporal and the frequency codes.
@@ -316,7 +350,7 @@ class MaskedTokenModel(HubModel, nn.Module):
         Two tensors (n_hidden, K), one row per hidden patch in the order of ``mask.nonzero()``; without a mask, or
         ``everywhere``, two tensors (B, C, P, K).
         """
-        features = self.backbone(_checked_patches(x, self.backbone), mask)
+        features = self.backbone(_checked_patches(x, self.backbone, self._units), mask)
         return _code_logits(features, None if everywhere else mask, self.head_t, self.head_f)
 
     def get_config(self) -> dict[str, Any]:
@@ -349,12 +383,13 @@ class MaskedTokenModel(HubModel, nn.Module):
         )
 
 
-def _checked_patches(x: Tensor, backbone: EEGSSM) -> Tensor:
+def _checked_patches(x: Tensor, backbone: EEGSSM, units: UnitWatch) -> Tensor:
     """Cut (B, C, T) into patches of the backbone's dtype, or say what is wrong with it."""
     patches = patchify(x, backbone.config.patch_size)
     if 0 in patches.shape[:2]:
         raise ValueError(f"an empty batch of shape {tuple(x.shape)}: at least one window of one channel is needed")
     require_finite(patches)
+    units.look(patches)
     return patches.to(backbone.norm.weight.dtype)
 
 
@@ -374,24 +409,15 @@ def _channel_count(n_chans: int | None, chs_info: Sequence[Mapping[str, Any]] | 
     return count
 
 
-def _window(
-    n_times: int | None, seconds: float | None, sfreq: float | None
-) -> tuple[int | None, float | None, float | None]:
-    """Complete samples, seconds and sampling rate of a window: any two of them give the third."""
-    for name, value in (("n_times", n_times), ("input_window_seconds", seconds), ("sfreq", sfreq)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}={value} must be positive")
-    if n_times is not None and seconds is not None and sfreq is not None and n_times != round(seconds * sfreq):
-        raise ValueError(
-            f"n_times={n_times} contradicts input_window_seconds={seconds} * sfreq={sfreq} = {round(seconds * sfreq)}"
+def _warn_of_rate(sfreq: float | None, patch_size: int) -> None:
+    if sfreq is not None and not is_rate(sfreq, patch_size):
+        warnings.warn(
+            f"sfreq={sfreq:g}: a patch of {patch_size} samples lasts {patch_size / sfreq:.3g} s. For patches of one "
+            f"second, as the released weights have them, resample to {patch_size} Hz or, in a model without "
+            f"pre-trained weights, pass patch_size={round(sfreq)}",
+            PatchLengthWarning,
+            stacklevel=3,
         )
-    if n_times is None and seconds is not None and sfreq is not None:
-        n_times = round(seconds * sfreq)
-    elif seconds is None and n_times is not None and sfreq is not None:
-        seconds = n_times / sfreq
-    elif sfreq is None and n_times is not None and seconds is not None:
-        sfreq = n_times / seconds
-    return n_times, seconds, sfreq
 
 
 def _specified(name: str, value: Any, remedy: str | None = None) -> Any:
@@ -421,6 +447,8 @@ def _type_of(activation: str | type[nn.Module]) -> type[nn.Module]:
     """Return the class that a config names. Only classes of ``torch.nn``: a config must not import what it likes."""
     if isinstance(activation, type):
         return activation
+    if not isinstance(activation, str):
+        raise ValueError(f"activation {activation!r} is neither a class of modules nor the name of one of torch.nn")
     found = getattr(nn, activation.rpartition(".")[2], None)
     if not (activation.startswith("torch.nn.") and isinstance(found, type) and issubclass(found, nn.Module)):
         raise ValueError(f"activation {activation!r} is not in torch.nn: pass the class itself, activation=...")

@@ -54,6 +54,8 @@ features = model(x_uv / 100, return_features=True)["features"]            # (win
 model = CodeBrain.from_pretrained("PATH_OR_HUB_ID", n_outputs=2, n_chans=19, n_times=6000)   # a new classifier
 ```
 
+{_in_braindecode(model)}
+
 {trained(model.record, FIGURES)}
 {prepared(model.record, "Features depend")}
 | argument | value |
@@ -64,6 +66,21 @@ Paper: Ma et al., CodeBrain: Bridging Decoupled Tokenizer and Multi-Scale Archit
 arXiv 2506.09110.
 Research software: not a medical device.
 """
+
+
+def _in_braindecode(model: Any) -> str:
+    """Whether and how braindecode's class loads the model."""
+    if not model.backbone.is_braindecodes:
+        return (
+            "`braindecode.models.CodeBrain` cannot load it: it has neither attention within channels nor activations "
+            "with weights."
+        )
+    if model.get_config().get("n_outputs") is None:
+        return (
+            "`braindecode.models.CodeBrain.from_pretrained` loads it too, given `n_outputs`, `n_chans` and `n_times`: "
+            "the same features, and a new classifier."
+        )
+    return "`braindecode.models.CodeBrain.from_pretrained` loads it too, with the classifier."
 
 
 def trained(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:

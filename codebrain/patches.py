@@ -4,13 +4,30 @@ Shapes: B batch, C channels, P patches per channel, L samples per patch, T sampl
 This is the only place that knows how a patch is cut, which units a model sees and which FFT convention holds.
 """
 
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from codebrain.units import wrong_unit
+
 SCALE_UV = 100.0
 """Microvolts that are 1.0 to a model: stores and arguments are in microvolts, models see microvolts / 100."""
+
+
+RATE_TOLERANCE = 0.01
+"""Relative difference up to which two sampling rates count as one: an epoch of two seconds at 200 Hz that MNE cuts has
+401 samples, as if it were of 200.5 Hz."""
+
+_LOOKED_AT = 256
+"""Patches that tell the amplitude of a batch."""
+
+
+class PatchLengthWarning(UserWarning):
+    """A patch does not last one second."""
 
 
 def to_model_units(x_uv: Tensor) -> Tensor:
@@ -57,7 +74,7 @@ def require_finite(patches: Tensor, ch_names: Sequence[str] | None = None) -> No
 
     Only where looking at the values costs no synchronisation with a device, and no graph break.
     """
-    if patches.device.type != "cpu" or torch.compiler.is_compiling():
+    if not _is_cheap_to_read(patches):
         return
     finite = torch.isfinite(patches)
     if finite.all():
@@ -68,6 +85,84 @@ def require_finite(patches: Tensor, ch_names: Sequence[str] | None = None) -> No
         f"{ch_names[channel] if ch_names else channel}, at sample {patch * patches.shape[-1] + sample} "
         f"({int((~finite).sum())} such samples in all): reject or repair them"
     )
+
+
+def deviations(patches: Tensor) -> npt.NDArray[np.float64]:
+    """Standard deviation of some patches (n,), spread evenly over (B, C, P, L); a constant patch gives exactly 0.
+
+    None (n = 0) where ``torch.func`` transforms the function that is called: such a tensor's values cannot be read.
+    """
+    n = patches.shape[:-1].numel()
+    rows = np.unravel_index(np.arange(0, n, max(1, n // _LOOKED_AT)), patches.shape[:-1])
+    try:
+        some = patches.detach()[rows].double().cpu().numpy()
+    except RuntimeError:
+        return np.empty(0)
+    return (some - some[:, :1]).std(axis=-1)
+
+
+class UnitWatch:
+    """Warns once if the signals that a model is given cannot be EEG in the unit that it takes.
+
+    Looks where reading a signal is cheap, and at the passes number 1, 2, 4, 8 ... alone: whoever gives volts gives them
+    in the first, and a small model's pass takes no longer than the look.
+
+    Parameters
+    ----------
+    unit_uv : float
+        Microvolts that are 1.0 in that unit.
+    """
+
+    def __init__(self, unit_uv: float) -> None:
+        self._unit_uv = unit_uv
+        self._passes = 0
+        self._warned = False
+
+    def look(self, patches: Tensor) -> None:
+        """Look at patches (B, C, P, L) of one pass."""
+        if self._warned or not _is_cheap_to_read(patches):
+            return
+        self._passes += 1
+        if self._passes & (self._passes - 1):
+            return
+        if fault := wrong_unit(deviations(patches), unit_uv=self._unit_uv):
+            self._warned = True
+            warnings.warn(fault, stacklevel=5)
+
+
+def complete_window(
+    n_times: int | None, seconds: float | None, sfreq: float | None
+) -> tuple[int | None, float | None, float | None]:
+    """Complete samples, seconds and sampling rate of a window: any two of them give the third.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive, or the three contradict each other.
+    """
+    for name, value in (("n_times", n_times), ("input_window_seconds", seconds), ("sfreq", sfreq)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}={value} must be positive")
+    if n_times is not None and seconds is not None and sfreq is not None and n_times != round(seconds * sfreq):
+        raise ValueError(
+            f"n_times={n_times} contradicts input_window_seconds={seconds} * sfreq={sfreq} = {round(seconds * sfreq)}"
+        )
+    if n_times is None and seconds is not None and sfreq is not None:
+        n_times = round(seconds * sfreq)
+    elif seconds is None and n_times is not None and sfreq is not None:
+        seconds = n_times / sfreq
+    elif sfreq is None and n_times is not None and seconds is not None:
+        sfreq = n_times / seconds
+    return n_times, seconds, sfreq
+
+
+def is_rate(found: float, expected: float) -> bool:
+    """Whether two sampling rates are the same but for what ``RATE_TOLERANCE`` allows."""
+    return abs(found / expected - 1) <= RATE_TOLERANCE
+
+
+def _is_cheap_to_read(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def amplitude(patches: Tensor) -> Tensor:

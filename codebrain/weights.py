@@ -25,7 +25,15 @@ from torch import Tensor, nn
 
 from codebrain.layouts import some
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "CodeBrain.pth")
+SHARED_WEIGHTS = "model.safetensors"
+"""Weights that ``braindecode.models.CodeBrain`` loads completely, in its layout. An earlier version wrote all models
+under this name in our layout, which is read too."""
+
+OWN_WEIGHTS = "codebrain.safetensors"
+"""Weights that only this project can load. They have a name of their own, since braindecode's ``from_pretrained`` takes
+from ``model.safetensors`` the tensors whose names it knows, leaves the others random and does not report it."""
+
+WEIGHT_FILES = (SHARED_WEIGHTS, OWN_WEIGHTS, "pytorch_model.bin", "CodeBrain.pth")
 """What the weights of a folder or Hub repository are called: ours and braindecode's, older ones, upstream's."""
 
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pth", ".pt"}
@@ -46,8 +54,8 @@ def resolve(source: str | os.PathLike[str], **hub: Any) -> Source:
     Parameters
     ----------
     source : path or str
-        A run folder (its ``export/`` is taken), an export folder, a ``.safetensors``, ``.pth`` or ``.bin`` file, or a
-        Hub id such as ``user/model``.
+        A run folder (its ``export/`` is taken), an export folder, a ``.safetensors``, ``.pth`` or ``.bin`` file (with
+        the config.json beside it, if it has the name of a folder's weights), or a Hub id such as ``user/model``.
     **hub
         ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download`` of ``hf_hub_download``.
 
@@ -63,7 +71,7 @@ def resolve(source: str | os.PathLike[str], **hub: Any) -> Source:
         raise ValueError("the name of the model is empty: pass a folder, a file or a Hub id (user/model)")
     path = Path(source)
     if path.is_file():
-        return Source(path, None)
+        return _with_config(path) if path.name in WEIGHT_FILES else Source(path, None)
     if path.is_dir():
         return _in_folder(path)
     is_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(source)) and path.suffix.lower() not in WEIGHT_SUFFIXES
@@ -86,14 +94,18 @@ def _in_folder(folder: Path) -> Source:
         folder = folder / "export"
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
-            config = folder / "config.json"
-            return Source(folder / name, config if config.is_file() else None)
+            return _with_config(folder / name)
     hint = ""
     if (folder / "checkpoints").is_dir():
         hint = (
             ". It is a run that has not written its export/ yet: launch it again with the same --run_dir to finish it"
         )
     raise FileNotFoundError(f"{folder}: no weights here (looked for {', '.join(WEIGHT_FILES)}){hint}")
+
+
+def _with_config(weights: Path) -> Source:
+    config = weights.with_name("config.json")
+    return Source(weights, config if config.is_file() else None)
 
 
 def _on_hub(repo_id: str, hub: Mapping[str, Any]) -> Source:
@@ -151,7 +163,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, holds other things than tensors, or none at all.
+        If the file is damaged, holds other things than tensors, none at all, or NaN or infinite weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -182,7 +194,50 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds entries that are no tensors ({some(strange)}): save the model's state_dict() alone"
         )
+    _require_finite(content, path)
     return dict(content)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        value = tensor.float() if tensor.itemsize == 1 else tensor  # float8 has no isfinite
+        if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
+            raise ValueError(
+                f"{path}: {name} holds {int((~finite).sum())} NaN or infinite values of {value.numel()}, and every "
+                "output would be one too. The training diverged, or the file is damaged: take an earlier checkpoint, "
+                "or copy the file again"
+            )
+
+
+def require_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError, in one line, if tensors of the file `path` are missing, of another shape or unknown."""
+    expected = model.state_dict()
+    wrong = [
+        *(f"{name} is missing" for name in expected if name not in state_dict),
+        *(f"{name} is unknown" for name in state_dict if name not in expected),
+        *(
+            f"{name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
+            for name, value in state_dict.items()
+            if name in expected and value.shape != expected[name].shape
+        ),
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"{path} does not fit its config.json: {wrong[0]}{more}. It was written by another version of this project "
+            "or changed since; export the run again, or load it with the version that wrote it"
+        )
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Named values of a JSON file; ValueError if it is damaged or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__} instead of named values")
+    return content
 
 
 def read_config(path: Path, model_type: str, *, unnamed: str = "unknown") -> dict[str, Any]:
@@ -201,12 +256,7 @@ def read_config(path: Path, model_type: str, *, unnamed: str = "unknown") -> dic
     ValueError
         It is no JSON object, or belongs to another kind of model.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__} instead of named values")
+    config = read_values(path)
     kind = config.pop("model_type", unnamed)
     if kind != model_type:
         raise ValueError(

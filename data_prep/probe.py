@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.fft import rfft, rfftfreq
 from scipy.signal.windows import hann
 
+from codebrain.units import EEG_UV
 from data_prep.read import Readable, UnusableError
 
 _N_PROBES = 8
@@ -28,9 +29,9 @@ _NAMED = 5  # channels in a message
 class GuardConfig:
     """What the amplitude of EEG can be: the median standard deviation of a channel within a second."""
 
-    min_uv: float = 0.2
+    min_uv: float = EEG_UV[0]
     """Smallest amplitude of half of the channels that move, in microvolts; amplifier noise alone is above it."""
-    max_uv: float = 1000.0
+    max_uv: float = EEG_UV[1]
     """Largest amplitude of any channel in microvolts; high, so that an unconnected electrode's line noise passes."""
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from data_prep.read import Unit
 from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from finetune.classifier import backbone_features, contract_of, freeze, load_backbone, record_of
-from finetune.predict import Outputs
+from finetune.predict import LARGE_SAMPLES, Outputs
 from finetune.recordings import Prepared, cutter_for, prepared, recipe_for
 
 _LARGEST = 8 << 30
@@ -102,7 +102,7 @@ def run_command(argv: list[str] | None = None) -> int:
         _check_size(dataset, config, backbone.config)
         if unseen := dataset.unseen(backbone.config.patch_size):
             print(f"WARNING: {unseen}.", file=sys.stderr)
-        values = embed(backbone, dataset, config, device)
+        values = embed(backbone, dataset, config, device).require_finite(dataset.describe, LARGE_SAMPLES)
         _write(output, values, dataset, backbone.config)
     shape = " x ".join(str(size) for size in values.values.shape)
     print(f"{output}: {shape} features")

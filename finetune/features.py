@@ -20,14 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from codebrain.backbone import BackboneConfig
 from codebrain.channels import electrode_index
 from codebrain.device import find_device
+from codebrain.units import EEG_UV, wrong_unit
 from finetune.classifier import backbone_features, freeze, load_backbone
 from finetune.config import FROM_SCRATCH
 
-_EEG_UV = (0.2, 1000.0)
-"""Smallest and largest median standard deviation of windows that can be EEG in microvolts."""
-
-_OTHER_UNIT = 1e5
-"""Factor between the amplitudes of two sets of windows that are not in the same unit."""
+_OTHER_UNIT = 100
+"""Factor between the amplitudes of two sets of windows that may not be in the same unit."""
 
 
 class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -92,11 +90,11 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         device = find_device(self.device)
         windows = self._checked(X)
         self.amplitude_uv_ = float(np.median(windows.std(axis=-1)))
-        low, high = _EEG_UV
+        low, high = EEG_UV
         if not low <= self.amplitude_uv_ <= high:
             raise ValueError(
                 f"the windows' median standard deviation is {self.amplitude_uv_:.3g}, which EEG in microvolts cannot "
-                f"have ({low:g} to {high:g}). MNE gives volts: multiply by 1e6"
+                f"have ({low:g} to {high:g}). MNE gives volts: multiply by 1e6, and millivolts by 1e3"
             )
         self.n_chans_, self.n_times_ = windows.shape[1:]
         self.backbone_ = load_backbone(self.ckpt, BackboneConfig()).to(device)
@@ -123,12 +121,15 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 f"windows have {windows.shape[1]} channels x {windows.shape[2]} samples; those of fit had "
                 f"{self.n_chans_} x {self.n_times_}"
             )
-        amplitude = float(np.median(windows.std(axis=-1)))
-        # A disconnected amplifier is no mistake of the user's, a million times less than at first is.
-        if amplitude and not 1 / _OTHER_UNIT < amplitude / self.amplitude_uv_ < _OTHER_UNIT:
+        deviation = windows.std(axis=-1)
+        amplitude = float(np.median(deviation))
+        # A disconnected amplifier is no mistake of the user's, a thousand times less than at first is.
+        differs = not self.amplitude_uv_ / _OTHER_UNIT < amplitude < self.amplitude_uv_ * _OTHER_UNIT
+        if differs and wrong_unit(deviation):
             raise ValueError(
                 f"the windows' median standard deviation is {amplitude:.3g}, that of the windows of fit was "
-                f"{self.amplitude_uv_:.3g} microvolts: give both in microvolts"
+                f"{self.amplitude_uv_:.3g} microvolts: give both in microvolts "
+                "(volts * 1e6, millivolts * 1e3)"
             )
         parts = [
             self._features(windows[first : first + self.batch_size])
@@ -150,6 +151,11 @@ class CodeBrainFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         x = torch.from_numpy(self._resampled(windows).astype(np.float32)).to(device)
         with torch.inference_mode():
             found = backbone_features(self.backbone_, x)
+        if not torch.isfinite(found).all():
+            largest = float(np.abs(windows).max())
+            raise FloatingPointError(
+                f"features of windows that reach {largest:.3g} microvolts are NaN or infinite: reject such windows"
+            )
         axes = {"window": (1, 2), "channel": (2,), "patch": ()}[self.pooling]
         return (found.mean(axes) if axes else found).flatten(1).cpu().numpy()
 

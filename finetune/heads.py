@@ -84,6 +84,11 @@ class HeadConfig:
         return self.any_montage or self.kind == "channel"
 
     @property
+    def first_layer(self) -> int:
+        """Width of the first layer of `mlp`."""
+        return self.hidden or 4 * self.width
+
+    @property
     def n_inputs(self) -> int:
         """Inputs of the classifier, after pooling or flattening."""
         return self._n_parts * self.width
@@ -266,7 +271,7 @@ def _classifier(config: HeadConfig) -> nn.Sequential:
         )
     if config.kind != "mlp":
         return nn.Sequential(nn.Dropout(config.dropout), _start_at_zero(nn.Linear(config.n_inputs, config.n_outputs)))
-    sizes = [config.n_inputs, config.hidden or 4 * config.width, config.width]
+    sizes = [config.n_inputs, config.first_layer, config.width]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ELU(), nn.Dropout(config.dropout)]

@@ -27,6 +27,9 @@ from finetune.task import Task
 FEATURE_BATCH = 64
 """Windows whose features a run computes at a time."""
 
+LARGE_SAMPLES = "Weights and windows were finite: reject windows of huge samples in the preparation"
+"""What helps against outputs that are NaN or infinite, of a model that was loaded."""
+
 CACHE_BYTES = 2 << 30
 """Features of a frozen backbone are kept in memory up to this size, and computed for every batch beyond it."""
 
@@ -74,21 +77,22 @@ class Outputs:
             score=task.scores(self.values).numpy(),
         )
 
-    def require_finite(self, described: Callable[[int], str]) -> Outputs:
-        """Itself; FloatingPointError if a value is not finite.
+    def require_finite(self, described: Callable[[int], str], remedy: str) -> Outputs:
+        """Itself; FloatingPointError if a value is NaN or infinite.
 
         Parameters
         ----------
         described : callable
             Says where a window comes from.
+        remedy : str
+            What may help besides looking at that window.
         """
         wrong = self.window[~torch.isfinite(self.values).flatten(1).all(1).numpy()]
         if not len(wrong):
             return self
         raise FloatingPointError(
-            f"the model's answers to {len(wrong)} of {len(self.window)} windows are no numbers, such as to "
-            f"{described(int(wrong[0]))}. Lower --optim.lr and --training.head_lr, train in float32, or look at those "
-            "windows."
+            f"the model's outputs for {len(wrong)} of {len(self.window)} windows are NaN or infinite, such as for "
+            f"{described(int(wrong[0]))}. {remedy}, or look at those windows."
         )
 
 

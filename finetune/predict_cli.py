@@ -25,7 +25,7 @@ from codebrain.training.sampling import eval_batches
 from data_prep.read import Unit
 from finetune.answers import in_seconds
 from finetune.classifier import Classifier, Contract, load
-from finetune.predict import Outputs
+from finetune.predict import LARGE_SAMPLES, Outputs
 from finetune.recordings import cutter_for, prepared, recipe_for
 from finetune.sequences import SequenceDataset
 
@@ -75,6 +75,7 @@ def run_command(argv: list[str] | None = None) -> int:
         dataset = WindowDataset([found.store])
         said = [cutter.said, dataset.unseen(model.backbone.config.patch_size)]
         answers = predict(model.to(device), dataset, config.batch_size, device)
+        answers.require_finite(dataset.describe, LARGE_SAMPLES)
         table = _table(answers, dataset, contract)
     if config.output is None:
         sys.stdout.write(table)
@@ -106,7 +107,7 @@ def predict(model: Classifier, dataset: WindowDataset, batch_size: int, device: 
         def compute(batch: Batch) -> Tensor:
             bar.update(batch.window.numel())
             with torch.inference_mode():
-                return model(batch.x)
+                return model(batch.x, prepared=True)
 
         return Outputs.of(eval_batches(items, batch_size), compute, device)
 

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from codebrain.data.format import Recording, Shard, Store, StoreInfo, write_store
+from codebrain.weights import WEIGHT_FILES
 from data_prep.clean import Chain
 from data_prep.corpora import Source
 from data_prep.corpora.subjects import subjects_of
@@ -147,7 +148,7 @@ def _check_is_recording(path: Path) -> None:
         raise FileNotFoundError(f"{path}: no such recording")
     if (path / "progress").is_dir():
         Store.open(path)  # which says what it lacks: complete stores are not taken for recordings
-    if any((path / name).exists() for name in ("config.yaml", "export", "model.safetensors")):
+    if any((path / name).exists() for name in ("config.yaml", "export", *WEIGHT_FILES)):
         raise ValueError(f"{path} is the folder of a model, which goes behind --ckpt: what it is to read stands before")
     if path.is_dir() and not path.suffix:  # MNE reads folders too, such as a CTF recording NAME.ds
         raise ValueError(f"{path} is a folder, and no recording: give its files, such as {path}/*.edf")

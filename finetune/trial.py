@@ -49,6 +49,9 @@ HEAD_FILE = "head.safetensors"
 _TRAINS_ANEW = "launch again: this trial trains anew."
 """What helps where a trial's files are damaged."""
 
+_CALMER = "Lower --optim.lr and --training.head_lr, train in float32"
+"""What helps against outputs that are NaN or infinite."""
+
 _PROBE = "probe"
 """Folder of the first phase of `probe_then_full`, inside the trial's."""
 
@@ -206,7 +209,7 @@ class Trial:
 
         def evaluate(module: nn.Module) -> dict[str, float]:
             found = outputs(phase, valid, lambda batch: compute(module, batch), phase.loop.batch_size)
-            found.require_finite(self.data.dataset.describe)
+            found.require_finite(self.data.dataset.describe, _CALMER)
             label = torch.from_numpy(labels[found.window])
             loss = task.loss(found.values, label, weights=weights, smoothing=training.label_smoothing)
             scores = metrics.score(task.kind, found.predictions(task, self.data.windows))
@@ -236,7 +239,7 @@ class Trial:
         """Predict with the best weights, write predictions and the model."""
         task, judged = self.data.task, {}
         for side in self.fold.judged:
-            found = self._predict(sub, model, side).require_finite(self.data.dataset.describe)
+            found = self._predict(sub, model, side).require_finite(self.data.dataset.describe, _CALMER)
             predictions = found.predictions(task, self.data.windows)
             judged[side] = metrics.score(task.kind, predictions)
             if sub.is_main:

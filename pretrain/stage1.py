@@ -216,7 +216,7 @@ class Stage1:
         atlas, first = CodeAtlas(model), None
         for batch in self._batches(some):
             first = first or batch
-            atlas.add(batch.x, model.encode(batch.x, batch.ch_names))
+            atlas.add(batch.x, model.encode(batch.x, batch.ch_names, prepared=True))
         atlas.draw(self.run.figures)
         draw_usage(atlas.hits, self.run.figures / "usage.png")
         if first is not None:

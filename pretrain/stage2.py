@@ -274,7 +274,7 @@ class Stage2:
     def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if batch.codes_t is not None and batch.codes_f is not None:
             return batch.codes_t, batch.codes_f
-        codes = self.tokenizer.encode(batch.x, batch.ch_names)
+        codes = self.tokenizer.encode(batch.x, batch.ch_names, prepared=True)
         return codes.t, codes.f
 
 

@@ -16,7 +16,7 @@ MODEL_HALF = tuple(
     f"codebrain.{name}"
     for name in (
         *("patches", "masking", "sgconv", "attention", "backbone", "model", "weights", "model_card"),
-        *("prediction", "constants", "folding", "device"),
+        *("prediction", "constants", "folding", "device", "units", "overrides", "hub", "layouts", "saving"),
     )
 )
 
@@ -66,7 +66,7 @@ def test_model_and_training_do_not_know_each_other() -> None:
 
 
 def test_data_preparation_needs_names_format_and_configuration_only() -> None:
-    allowed = ("codebrain.channels", "codebrain.config", "codebrain.data.format", "codebrain.data.integrity")
+    allowed = tuple(f"codebrain.{name}" for name in ("channels", "config", "data.format", "data.integrity", "units"))
     targets = {target for _, target in of("data_prep") if inside(target, "codebrain")}
     wrong = {target for target in targets if not any(inside(target, module) for module in allowed)}
     assert wrong == set()
@@ -87,7 +87,7 @@ def test_pretrain_holds_two_scripts_and_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["codebrain", "tokenizer", "data_prep.cli", "codebrain.channels", "codebrain.config"]
+    "module", ["codebrain", "tokenizer", "data_prep.cli", "codebrain.channels", "codebrain.config", "codebrain.units"]
 )
 def test_importing_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -2,6 +2,8 @@
 
 import importlib.util
 import inspect
+from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +12,16 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from torch import nn
 
-from codebrain import CodeBrain
+from codebrain import EEGSSM, BackboneConfig, CodeBrain, MaskedTokenModel
 from codebrain.layouts import to_braindecode, to_ours
 from codebrain.patches import to_model_units
+from finetune import classifier as classifier_folder
+from finetune.classifier import Classifier, Contract, backbone_features
+from finetune.heads import Head, HeadConfig, HeadKind
+from finetune.task import Task
+from tokenizer import DualTokenizer, TokenizerConfig
 
 if importlib.util.find_spec("braindecode") is None:
     pytest.skip("braindecode is not installed (extra: dev)", allow_module_level=True)
@@ -108,13 +116,144 @@ def test_state_dicts_go_both_ways():
     Braindecode.from_config(ours.get_config()).load_state_dict(theirs.state_dict())
 
 
-def test_a_folder_that_they_saved_loads(tmp_path):
-    theirs = Braindecode(n_outputs=2, n_chans=3, n_times=600, sfreq=200, **SMALL, **CODES).eval()
-    theirs.save_pretrained(tmp_path)  # before any forward pass: its kernels have no norm yet
-    x = torch.randn(2, 3, 600)
-    ours = CodeBrain.from_pretrained(tmp_path)
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
-    assert not ours.load_report.fresh
+# --- what one saves, the other loads -------------------------------------------------------------------------------
+
+SHAPE = {"n_outputs": 2, "n_chans": 3, "n_times": 650}
+X_UV = 20 * torch.randn(4, 3, 650, generator=torch.Generator().manual_seed(0))
+CHANNELS = [{"ch_name": name, "loc": np.arange(12.0), "kind": 2} for name in ("C3", "Cz", "C4")]
+CONFIGS = [
+    {},
+    {"swa_window_size": 3, "sfreq": 200, "n_times": None, "input_window_seconds": 3.25},
+    {"s4_bidirectional": False, "s4_layernorm": True, "activation": nn.ELU, "mlp_hidden_multiplier": 2},
+    {"n_chans": None, "chs_info": CHANNELS, "s4_lmax": 570, "pos_kernel": (3, 5), "drop_prob": 0.0},
+    {"patch_size": 128, "conv_out_chans": 16, "conv_groups": 4, "num_res_layers": 3},
+    {"pretrain_mode": True},
+]
+
+
+def trained(model):
+    """The model with weights that no initialisation gives, so that what is not loaded shows."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def everything(model, x):
+    """All that either class can compute: features, class logits, code logits."""
+    mode, model.pretrain_mode = model.pretrain_mode, False
+    with torch.no_grad():
+        found = [model(x, return_features=True)["features"], model(x)]
+        model.pretrain_mode = True
+        found += model(x)
+    model.pretrain_mode = mode
+    return found
+
+
+def assert_all_equal(found, expected):
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [*CONFIGS, {"swa_within_channel": True, "checkpoint_blocks": True}])
+def test_a_folder_that_we_saved_loads_there_completely(tmp_path, options):
+    ours = trained(CodeBrain(**{**SHAPE, **SMALL, **CODES, **options}))
+    ours.save_pretrained(tmp_path)
+    theirs = Braindecode.from_pretrained(tmp_path, strict=True)
+    assert_all_equal(everything(theirs, to_model_units(X_UV)), everything(ours, to_model_units(X_UV)))
+    expected = to_braindecode(ours.state_dict())
+    assert theirs.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [CodeBrain, MaskedTokenModel])
+def test_a_folder_without_a_classifier_needs_sizes_there_and_then_lacks_nothing_else(tmp_path, make):
+    """The export of stage 2 is that of MaskedTokenModel."""
+    ours = trained(make(**SMALL, **CODES) if make is CodeBrain else make(5, 5, **SMALL))
+    ours.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="n_chans could not be inferred"):
+        Braindecode.from_pretrained(tmp_path)
+    with pytest.raises(RuntimeError) as error:
+        Braindecode.from_pretrained(tmp_path, strict=True, **SHAPE)
+    assert "Unexpected" not in str(error.value)
+    missing = str(error.value).partition("Missing key(s) in state_dict: ")[2].split(", ")
+    assert all(name.startswith('"final_layer.') for name in missing)
+    theirs = Braindecode.from_pretrained(tmp_path, **SHAPE)
+    features, _, *codes = everything(theirs, to_model_units(X_UV))
+    again = CodeBrain.from_pretrained(tmp_path, **SHAPE)
+    mine = everything(again, to_model_units(X_UV))
+    with torch.no_grad():
+        assert_all_equal([features, *codes], [mine[0], *mine[2:]])
+        assert_all_equal([features], [ours.backbone(to_model_units(X_UV)[..., :600].unflatten(-1, (3, 200)))])
+
+
+def finetuned(folder, kind="mlp", n_outputs=1, scale=None, hidden=0, **sizes):
+    """A fine-tuned model in a folder."""
+    head = Head(HeadConfig(kind=kind, n_chans=3, n_patches=3, width=8, n_outputs=n_outputs, hidden=hidden))
+    if scale == "features":
+        head.standardise(torch.randn(head.config.n_inputs), torch.rand(head.config.n_inputs) + 0.5)
+    elif scale == "answers":
+        head.answer_like(40.0, 12.0)
+    model = trained(Classifier(EEGSSM(BackboneConfig(**SMALL, **sizes)), head))
+    names = ("rest", "count") if n_outputs == 1 else tuple("abcde"[:n_outputs])
+    task = Task(name="toy", protocol="", kind="binary" if n_outputs == 1 else "multiclass", class_names=names)
+    contract = Contract(task=task, ch_names=("C3", "Cz", "C4"), n_times=650, sfreq=200.0)
+    classifier_folder.save(folder, model, contract, card="# A card\n")
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"n_outputs": 4, "hidden": 24}, {"swa_window_size": 3}])
+def test_a_fine_tuned_model_with_their_head_loads_there_completely(tmp_path, options):
+    ours = finetuned(tmp_path, **options)
+    theirs = Braindecode.from_pretrained(tmp_path, strict=True)
+    with torch.no_grad():
+        features, logits, *_ = everything(theirs, to_model_units(X_UV))
+        assert_all_equal([features, logits], [backbone_features(ours.backbone, X_UV), ours(X_UV)])
+        assert torch.equal(classifier_folder.load(tmp_path)[0](X_UV), ours(X_UV))
+    assert "braindecode.models.CodeBrain.from_pretrained" in (tmp_path / "README.md").read_text()
+
+
+def save_tokenizer(folder):
+    sizes = {"width": 8, "n_layers": 1, "n_heads": 2, "conv_features": 4, "decoder_layers": 1, "code_dim": 4}
+    DualTokenizer(TokenizerConfig(n_codes_t=5, n_codes_f=5, codebook_start="random", **sizes)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        save_tokenizer,
+        lambda folder: CodeBrain(**SHAPE, **SMALL, swa_within_channel=True, swa_window_size=3).save_pretrained(folder),
+        lambda folder: MaskedTokenModel(5, 5, **SMALL, swa_within_channel=True, swa_window_size=3).save_pretrained(
+            folder
+        ),
+        *(partial(finetuned, kind=kind) for kind in get_args(HeadKind) if kind != "mlp"),
+        *(partial(finetuned, **options) for options in ({"scale": "features"}, {"scale": "answers"}, {"hidden": 10})),
+        partial(finetuned, swa_within_channel=True, swa_window_size=3),
+        lambda folder: CodeBrain(**SHAPE, **SMALL, activation=nn.PReLU).save_pretrained(folder),
+    ],
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_what_they_cannot_express_is_refused_there(tmp_path, save, before):
+    if before:
+        CodeBrain(**SHAPE, **SMALL).save_pretrained(tmp_path)  # must not be what they find
+    save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        Braindecode.from_pretrained(tmp_path, **SHAPE)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "codebrain.safetensors", "README.md"}
+
+
+@pytest.mark.parametrize("forward_first", [False, True])
+@pytest.mark.parametrize("options", CONFIGS)
+def test_a_folder_that_they_saved_loads(tmp_path, options, forward_first):
+    theirs = trained(Braindecode(**{**SHAPE, **SMALL, **CODES, **options}))
+    x = to_model_units(X_UV)
+    if forward_first:  # it takes the norm of its kernels
+        theirs(x)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = CodeBrain.from_pretrained(tmp_path / "theirs", strict=True)
+    assert_all_equal(everything(ours, x), everything(theirs, x))
+    ours.save_pretrained(tmp_path / "ours")
+    assert_all_equal(everything(Braindecode.from_pretrained(tmp_path / "ours", strict=True), x), everything(theirs, x))
 
 
 def toy_data(n=24):

@@ -13,6 +13,7 @@ import torch
 from codebrain import CodeBrain
 from codebrain.channels import TEN_TWENTY_19
 from codebrain.data.format import Store
+from codebrain.weights import resolve
 from tests.processes import ROOT, environment
 from tokenizer import DualTokenizer
 
@@ -85,13 +86,8 @@ def test_every_step_leaves_what_the_next_one_needs(chain: Chain) -> None:
     assert Store.open(chain.corpus).n_windows > 20
     assert Store.open(chain.task).info.task.class_names == ("open", "closed")
     for run in (chain.tokenizer, chain.backbone, chain.classifier):
-        for name in (
-            "config.yaml",
-            "summary.json",
-            "export/config.json",
-            "export/model.safetensors",
-            "export/README.md",
-        ):
+        weights = resolve(run).weights.name
+        for name in ("config.yaml", "summary.json", "export/config.json", f"export/{weights}", "export/README.md"):
             assert (run / name).stat().st_size > 0, (run, name)
         assert not list(run.rglob("*.partial"))
     for run in (chain.tokenizer, chain.backbone):

@@ -18,7 +18,9 @@ import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
 from codebrain.data.windows import Request, WindowDataset
+from codebrain.layouts import to_ours
 from codebrain.training.logging import read_metrics
+from codebrain.weights import resolve
 from finetune import classifier, cli
 from finetune.classifier import layer_scale
 from finetune.config import FinetuneConfig
@@ -143,11 +145,18 @@ def test_report_md_names_what_was_done(finished):
         assert part in text, part
 
 
+def double(folder):
+    """Make other weights of those of a model's folder."""
+    weights = to_ours(load_file(folder / "model.safetensors"))
+    save_file({name: 2 * value for name, value in weights.items()}, folder / "model.safetensors")
+
+
 # --- modes -----------------------------------------------------------------------------------------------------------
 
 
 def backbone_of(path):
-    return {k: v for k, v in load_file(path / "export/model.safetensors").items() if k.startswith("backbone.")}
+    weights = to_ours(load_file(resolve(path).weights))
+    return {name: value for name, value in weights.items() if name.startswith("backbone.")}
 
 
 def test_a_probe_leaves_the_backbone_alone_and_full_fine_tuning_does_not(finished, store, tmp_path):
@@ -239,8 +248,7 @@ def test_each_fold_may_start_from_a_backbone_of_its_own(elsewhere, store, tmp_pa
         launch(store, tmp_path / "refused", *kfold, ckpt=str(tmp_path / "own-{fold}"))
     assert not (tmp_path / "refused").exists()
     shutil.copytree(export, tmp_path / "own-1")
-    weights = load_file(export / "model.safetensors")
-    save_file({name: 2 * value for name, value in weights.items()}, tmp_path / "own-1" / "model.safetensors")
+    double(tmp_path / "own-1")
     launch(store, tmp_path / "shared", *kfold, ckpt=export)
     launch(store, tmp_path / "own", *kfold, ckpt=str(tmp_path / "own-{fold}"))
     scores = {
@@ -476,8 +484,7 @@ def test_a_trial_that_is_done_keeps_no_checkpoints(finished, store, tmp_path):
 def test_another_checkpoint_or_store_is_no_continuation(finished, store, tmp_path):
     """Where they lie may change, what they are may not; of a finished run neither."""
     one, other = (shutil.copytree(finished[0] / "export", tmp_path / name) for name in ("one", "other"))
-    weights = load_file(other / "model.safetensors")
-    save_file({name: 2 * value for name, value in weights.items()}, other / "model.safetensors")
+    double(other)
     flags = ("--mode", "probe", "--head", "mean", "--split.kind", "kfold", "--split.n_folds", "2")
     launch(store, tmp_path / "r", *flags, ckpt=one)
     one.rename(tmp_path / "moved")
@@ -523,7 +530,9 @@ def test_answers_that_are_no_numbers_end_the_run_with_the_reason(store, tmp_path
         return found
 
     monkeypatch.setattr(finetune.trial, "outputs", broken)
-    with pytest.raises(FloatingPointError, match=r"answers to 1 of 16 windows are no numbers, such as to window 33 of"):
+    with pytest.raises(
+        FloatingPointError, match=r"outputs for 1 of 16 windows are NaN or infinite, such as for window 33"
+    ):
         launch(store, tmp_path / "r")
 
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import json
+import shutil
 from pathlib import Path
 
 import mne
@@ -221,6 +223,65 @@ def test_only_a_fine_tuned_model_predicts(recording, tmp_path):
     CodeBrain(**SIZES).save_pretrained(tmp_path / "export")
     with pytest.raises(ValueError, match="no fine-tuned model; codebrain-finetune writes one"):
         predict_cli.run_command([str(recording), "--ckpt", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("head"), "is damaged: it lacks 'head'"),
+        (lambda c: c["task"].pop("kind"), "is damaged: .*'kind'"),
+        (lambda c: c["head"].update(size=3), "is damaged: .*'size'"),
+        (lambda c: c.update(backbone=None), "is damaged"),
+        (lambda c: c["backbone"].update(activation=None), "is damaged: activation None is neither"),
+        (lambda c: c["task"].update(class_names=["a", "b", "c"]), "'binary' do not fit the 1 outputs of the head"),
+        (lambda c: c["task"].update(kind="multiclass"), "'multiclass' do not fit the 1 outputs"),
+        (lambda c: c["task"].update(class_names=7), "is damaged"),
+        (lambda c: c["task"].update(kind="other"), "'other' do not fit"),
+        (lambda c: c.update(ch_names=["Fz"]), "ch_names are 1 channels, head.n_chans is 3"),
+        (lambda c: c["head"].update(n_outputs=3), "do not fit the 3 outputs"),
+        (lambda c: c["backbone"].update(res_channels=16), r"safetensors does not fit its config\.json: .*has shape"),
+    ],
+)
+def test_a_damaged_fine_tuned_model_is_named(model, recording, tmp_path, change, message):
+    shutil.copytree(model, tmp_path / "run")
+    path = tmp_path / "run" / "export" / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message) as error:
+        predict_cli.run_command([str(recording), "--ckpt", str(tmp_path / "run")])
+    assert str(path.parent) in str(error.value)
+
+
+def test_a_config_that_is_no_text_is_named(model, recording, tmp_path):
+    shutil.copytree(model, tmp_path / "run")
+    (tmp_path / "run" / "export" / "config.json").write_bytes(b"\xff\xfe{}")
+    for command in (predict_cli.run_command, embed_cli.run_command):
+        with pytest.raises(ValueError, match=r"config\.json is no valid JSON"):
+            command([str(recording), "--ckpt", str(tmp_path / "run"), "--output", str(tmp_path / "x.npz")])
+
+
+@pytest.mark.parametrize("command", [predict_cli.run_command, embed_cli.run_command])
+def test_outputs_that_are_nan_are_an_error(command, model, recording, tmp_path, monkeypatch):
+    """Of finite weights and windows."""
+    forward = EEGSSM.forward
+    monkeypatch.setattr(EEGSSM, "forward", lambda self, patches, mask=None: forward(self, patches, mask) * torch.inf)
+    with pytest.raises(FloatingPointError, match=r"outputs for 6 of 6 windows are NaN or infinite.*night\.edf.*reject"):
+        command([str(recording), "--ckpt", str(model), "--output", str(tmp_path / "x.npz")])
+    assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.parametrize("command", [predict_cli.run_command, embed_cli.run_command])
+def test_a_recording_that_is_disconnected_for_a_while_is_no_error(command, tmp_path, recording):
+    """Its unit is that of the whole recording, whatever single windows look like."""
+    recipe = dataclasses.replace(RECIPE, windows=dataclasses.replace(RECIPE.windows, min_swing_uv=None))
+    rng = np.random.default_rng(0)
+    volts = 20e-6 * rng.standard_normal((3, 200 * 12))
+    volts[:, 800:1600] *= 1e-4
+    raw = mne.io.RawArray(volts, mne.create_info(list(CH_NAMES), 200.0, "eeg"), verbose="error")
+    raw.save(tmp_path / "off_raw.fif", verbose="error")
+    line = [str(tmp_path / "off_raw.fif"), "--ckpt", str(save_model(tmp_path, recipe=recipe)), "--batch_size", "1"]
+    assert command([*line, "--output", str(tmp_path / "x.npz")]) == 0
 
 
 def test_a_preparation_that_is_no_recipe_is_refused():

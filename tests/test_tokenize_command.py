@@ -81,6 +81,32 @@ def test_what_is_no_number_is_refused(
     assert not output.exists()
 
 
+def test_features_that_are_nan_have_no_codes(
+    tokenizer: Path,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of finite weights and samples."""
+    monkeypatch.setattr("tokenizer.encoder.Encoder.forward", lambda self, patches, montage: patches[..., :16] / 0)
+    output = tmp_path / "codes.npz"
+    flags = ["--tokenizer", str(tokenizer), "--output", str(output), "--window_seconds", "10"]
+    assert run(monkeypatch, str(recording), *flags) == 1
+    assert "are NaN or infinite, so they have no codes" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_recording_that_is_disconnected_for_a_while_has_codes(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volts = 20e-6 * np.random.default_rng(0).standard_normal((3, 200 * 30))
+    volts[:, 2000:4000] *= 1e-4
+    flags = ["--tokenizer", str(tokenizer), "--output", str(tmp_path / "codes.npz"), "--window_seconds", "5"]
+    flags += ["--clean.l_freq", "null", "--clean.notch", "null"]
+    assert run(monkeypatch, str(fif(tmp_path / "off_raw.fif", volts)), *flags) == 0
+
+
 @pytest.mark.parametrize(("l_freq", "offset_uv"), [(None, 300.0), (0.5, 0.0)])
 def test_the_offset_goes_only_with_a_high_pass(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l_freq: float | None, offset_uv: float
@@ -89,7 +115,9 @@ def test_the_offset_goes_only_with_a_high_pass(
     model = DualTokenizer.from_pretrained(tokenizer)
     seen: list[float] = []
     encode = model.encode
-    monkeypatch.setattr(model, "encode", lambda x, names: (seen.append(float(x.median())), encode(x, names))[1])
+    monkeypatch.setattr(
+        model, "encode", lambda x, names, **known: (seen.append(float(x.median())), encode(x, names, **known))[1]
+    )
     config = cli.TokenizeConfig(
         recording=str(fif(tmp_path / "dc_raw.fif", volts)), tokenizer="", output="", window_seconds=20,
         clean=CleanConfig(l_freq=l_freq, h_freq=None, notch=None),

@@ -213,7 +213,7 @@ def test_a_save_that_is_killed_never_looks_complete(
         assert found.config == expected.config
         assert torch.equal(found.to_code_t[0].bias, expected.to_code_t[0].bias)
     new.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "codebrain.safetensors", "README.md"}
 
 
 def test_the_hub_gets_the_three_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_the_hub_gets_the_three_files(tmp_path: Path, monkeypatch: pytest.Monkey
     model = started()
     assert model.save_pretrained(tmp_path / "export", repo_id="someone/a-tokenizer", push_to_hub=True)
     uploaded = tmp_path / "someone" / "a-tokenizer"
-    assert {file.name for file in uploaded.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {file.name for file in uploaded.iterdir()} == {"config.json", "codebrain.safetensors", "README.md"}
     assert DualTokenizer.from_pretrained(uploaded).config == model.config
 
 
@@ -499,9 +499,9 @@ def test_attention_keeps_its_place_of_heads_in_the_weights() -> None:
 
 def test_a_tokenizer_of_another_layout_is_said_in_a_line(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
-    saved = load_file(tmp_path / "model.safetensors")
+    saved = load_file(tmp_path / "codebrain.safetensors")
     del saved["encoder.trunk.norm.weight"], saved["encoder.trunk.norm.bias"]
-    save_file(saved, tmp_path / "model.safetensors")
+    save_file(saved, tmp_path / "codebrain.safetensors")
     with pytest.raises(
         ValueError, match=r"norm.weight is missing and 1 more like it. It was written by another"
     ) as said:

@@ -16,12 +16,15 @@ from safetensors.torch import load_file, save_file
 from codebrain import CodeBrain, MaskedTokenModel
 from codebrain.hub import load
 from codebrain.layouts import to_braindecode, to_ours
-from codebrain.weights import read_state_dict, resolve
+from codebrain.weights import WEIGHT_FILES, read_state_dict, resolve
 
 SMALL = {"res_channels": 16, "skip_channels": 12, "out_channels": 20, "num_res_layers": 2, "s4_lmax": 24}
 CODES = {"codebook_size_t": 11, "codebook_size_f": 13}
 SHAPE = {"n_outputs": 2, "n_chans": 3, "n_times": 850}
 GOLDEN = ["window1", "window5", "unidirectional_layernorm"]
+
+
+CHANNELS = [{"ch_name": name} for name in ("C3", "Cz", "C4")]
 
 
 def codebrain(**options):
@@ -121,15 +124,111 @@ def test_a_braindecode_folder_loads(tmp_path):
     torch.testing.assert_close(CodeBrain.from_pretrained(tmp_path)(x), model(x))
 
 
-@pytest.mark.parametrize("changed", [{"n_outputs": 5}, {"n_chans": 6}, {"n_times": 400}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n_outputs": 5},
+        {"n_chans": 6},
+        {"n_times": 400},
+        {"n_chans": 4, "n_times": 600},  # as many features in all
+        {"chs_info": [{"ch_name": name} for name in ("Cz", "C3", "C4")]},  # in another order
+    ],
+)
 def test_another_task_gets_a_new_head_and_is_told(tmp_path, changed):
-    source = codebrain()
+    source = codebrain(n_chans=None, chs_info=CHANNELS)
     source.save_pretrained(tmp_path)
+    assert CodeBrain.from_pretrained(tmp_path, strict=True, n_chans=3, n_times=899).n_times == 899
     model = CodeBrain.from_pretrained(tmp_path, **changed)
     assert all(name.startswith("final_layer") for name in model.load_report.fresh + model.load_report.unused)
     assert model.load_report.fresh
     assert "freshly initialised: final_layer" in str(model.load_report)
     torch.testing.assert_close(model.backbone.state_dict(), source.backbone.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"swa_window_size": 5}, "swa_window_size=5.*trained with 3"),
+        ({"swa_within_channel": True}, "swa_within_channel=True.*trained with False"),
+        ({"conv_groups": 1}, "conv_groups=1.*trained with 5"),
+        ({"proj_padding": 12}, "proj_padding=12.*trained with 24"),
+        ({"activation": torch.nn.GELU}, "activation=GELU.*trained with ReLU"),
+    ],
+)
+@pytest.mark.parametrize("kind", [CodeBrain, MaskedTokenModel])
+def test_an_argument_that_would_make_noise_of_weights_is_refused(tmp_path, kind, changed, message):
+    codebrain(swa_window_size=3).save_pretrained(tmp_path)
+    same = {"swa_window_size": 3, "conv_groups": 5, "activation": torch.nn.ReLU, "drop_prob": 0.3}
+    kind.from_pretrained(tmp_path, **same)
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match=message + r".*leave .* out.*load_state_dict"):
+            kind.from_pretrained(source, **changed)
+
+
+def test_a_window_of_one_token_ends_nowhere(tmp_path):
+    codebrain().save_pretrained(tmp_path)
+    assert CodeBrain.from_pretrained(tmp_path, swa_within_channel=True).backbone.is_braindecodes
+
+
+def test_a_model_without_a_classifier_takes_no_arguments_of_one(tmp_path):
+    codebrain().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="MaskedTokenModel has no classifier, so it takes no n_outputs, n_times"):
+        MaskedTokenModel.from_pretrained(tmp_path, n_outputs=2, n_times=400)
+
+
+def said(caplog):
+    (record,) = (record for record in caplog.records if record.name == "codebrain.hub")
+    caplog.clear()
+    return record
+
+
+def test_heads_that_were_not_loaded_are_a_warning(tmp_path, caplog):
+    caplog.set_level("INFO")
+    codebrain().save_pretrained(tmp_path / "classes")
+    MaskedTokenModel(11, 13, **SMALL).save_pretrained(tmp_path / "codes")
+    torch.save(codebrain().state_dict(), tmp_path / "bare.pth")
+    headless = {name: value for name, value in codebrain().state_dict().items() if not name.startswith("head_")}
+    torch.save(headless, tmp_path / "headless.pth")
+    for kind, name, options, level in (
+        (CodeBrain, "classes", {}, "INFO"),
+        (CodeBrain, "classes", {"n_outputs": None}, "INFO"),
+        (CodeBrain, "classes", {"n_outputs": 5}, "WARNING"),
+        (CodeBrain, "codes", {}, "INFO"),
+        (CodeBrain, "codes", SHAPE, "WARNING"),
+        (CodeBrain, "codes", {"codebook_size_t": 7}, "WARNING"),
+        (CodeBrain, "bare.pth", {}, "WARNING"),  # its classifier is lost
+        (CodeBrain, "headless.pth", {"n_outputs": None}, "INFO"),  # features need no code heads
+        (CodeBrain, "headless.pth", {"n_outputs": None, "pretrain_mode": True}, "WARNING"),
+        (MaskedTokenModel, "codes", {}, "INFO"),
+        (MaskedTokenModel, "classes", {}, "WARNING"),
+        (MaskedTokenModel, "headless.pth", CODES, "WARNING"),
+    ):
+        model = kind.from_pretrained(tmp_path / name, **options)
+        record = said(caplog)
+        assert record.levelname == level, (name, options)
+        assert record.getMessage() == f"{tmp_path / name}: {model.load_report}"
+
+
+def test_pretraining_and_classification_exchange_their_exports(tmp_path):
+    source = codebrain(pretrain_mode=True).eval()
+    source.record = {"steps": 3}
+    source.save_pretrained(tmp_path / "there")
+    pretraining = MaskedTokenModel.from_pretrained(tmp_path / "there")
+    pretraining.save_pretrained(tmp_path / "back")
+    again = CodeBrain.from_pretrained(tmp_path / "back", pretrain_mode=True, strict=True)
+    x = torch.randn(2, 3, 850)
+    for expected, *found in zip(source(x), pretraining(x), again(x), strict=True):
+        for logits in found:
+            torch.testing.assert_close(logits, expected)
+    assert again.record == {"steps": 3}
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    codebrain().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "training": 3}))
+    with pytest.raises(ValueError, match=r"config\.json: 'training' is 3 instead of named values"):
+        CodeBrain.from_pretrained(tmp_path)
 
 
 def test_the_arguments_of_the_hub_mixin_are_taken(tmp_path):
@@ -263,6 +362,8 @@ def test_a_tokenizer_is_refused_by_name(tmp_path):
         (b"{", "no valid JSON"),
         (b"\xff\xfe{}", "no valid JSON"),
         (b"[1]", "holds a list instead of named values"),
+        (b"[" * 100_000, "no valid JSON"),
+        (b'{"activation": null}', "activation None is neither a class of modules nor"),
         (b'{"res_channels": "wide"}', r"config\.json: an argument has a value of another kind"),
     ],
 )
@@ -322,7 +423,7 @@ def test_a_hub_that_gives_nothing_is_one_short_message(monkeypatch, failure, kin
     with pytest.raises(kind, match=f"^nobody-at-all/no-such-model: .*{message}"):
         CodeBrain.from_pretrained("nobody-at-all/no-such-model")
     if isinstance(failure, LocalEntryNotFoundError):
-        assert asked == [False, True, True]  # the network is waited for once
+        assert asked == [False, *[True] * (len(WEIGHT_FILES) - 1)]  # the network is waited for once
 
 
 def test_without_a_network_the_cache_is_asked_alone():
@@ -341,8 +442,10 @@ def test_the_hub_gets_and_gives_the_three_files(tmp_path, monkeypatch):
         def create_repo(self, repo_id, **_options):
             return type("Url", (), {"repo_id": repo_id})
 
-        def upload_folder(self, *, repo_id, folder_path, **_options):
-            shutil.copytree(folder_path, hub / repo_id)
+        def upload_folder(self, *, repo_id, folder_path, delete_patterns, **_options):
+            for pattern in delete_patterns:
+                (hub / repo_id / pattern).unlink(missing_ok=True)
+            shutil.copytree(folder_path, hub / repo_id, dirs_exist_ok=True)
 
     def download(repo_id, name, **_options):
         if not (hub / repo_id / name).is_file():
@@ -358,9 +461,19 @@ def test_the_hub_gets_and_gives_the_three_files(tmp_path, monkeypatch):
         "model.safetensors",
         "README.md",
     }
+    uploaded = load_file(hub / "someone" / "a-model" / "model.safetensors")
+    assert same(uploaded, to_braindecode(model.state_dict()))
     again = CodeBrain.from_pretrained("someone/a-model", n_outputs=4)
     assert again.n_outputs == 4
     assert same(dict(again.backbone.state_dict()), dict(model.backbone.state_dict()))
+    (hub / "someone" / "a-model" / "pytorch_model.bin").touch()
+    codebrain(swa_within_channel=True, swa_window_size=3).push_to_hub("someone/a-model", delete_patterns="old.txt")
+    assert {file.name for file in (hub / "someone" / "a-model").iterdir()} == {
+        "config.json",
+        "codebrain.safetensors",
+        "README.md",
+    }
+    assert CodeBrain.from_pretrained("someone/a-model").backbone.config.swa_window_size == 3
     (hub / "someone" / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no such file or folder here"):
         CodeBrain.from_pretrained("someone/empty")

@@ -100,6 +100,12 @@ def test_rows_are_found_by_number_not_by_place(tmp_path: Path) -> None:
     assert WindowDataset([store.path]).subjects([0, 12, 24]).tolist() == ["s0", "s1", "s2"]
 
 
+def test_stores_of_different_rates_make_no_dataset(tmp_path: Path) -> None:
+    stores = [write_toy_store(tmp_path / f"{rate:g}", n_subjects=1, sfreq=rate) for rate in (200.0, 256.0)]
+    with pytest.raises(ValueError, match=r"sampled at 200 and 256 Hz.*--clean\.sfreq"):
+        WindowDataset(stores)
+
+
 def test_a_corpus_and_a_task_store_train_together(tmp_path: Path) -> None:
     labelled = write_toy_store(tmp_path / "task", n_subjects=1, classes=("a", "b"))
     dataset = WindowDataset([labelled, write_toy_store(tmp_path / "corpus", n_subjects=1)])

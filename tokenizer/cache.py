@@ -125,7 +125,7 @@ def _encode(dataset: WindowDataset, shard: Shard, tokenizer: DualTokenizer, batc
     windows, device, parts = dataset.of_shard(shard), next(tokenizer.parameters()).device, []
     for start in range(0, shard.n, batch_size):
         batch = dataset[Request(windows[start : start + batch_size])].to(device)
-        codes = tokenizer.encode(batch.x, batch.ch_names)
+        codes = tokenizer.encode(batch.x, batch.ch_names, prepared=True)
         parts.append(torch.stack([codes.t, codes.f], dim=1).cpu().numpy().astype(DTYPE))
         bar.update(len(batch))
     # Into memory: straight into a file, numpy does not notice that the disk is full.

@@ -143,8 +143,8 @@ def tokenize(config: TokenizeConfig, tokenizer: DualTokenizer) -> tuple[Codes, t
     for start, length in zip(opened.plan.start.tolist(), opened.plan.length.tolist(), strict=True):
         window = opened.chain.clean(read, start, start + length)
         flat.append(_flat_patches(torch.from_numpy(window).float()[None], sizes.patch_size))
-        x_uv = torch.from_numpy(opened.referred(window)).float()[None]
-        parts.append(tokenizer.encode(x_uv.to(next(tokenizer.parameters()).device), montage.ch_names))
+        x = torch.from_numpy(opened.referred(window)).float()[None].to(next(tokenizer.parameters()).device)
+        parts.append(tokenizer.encode(x, montage.ch_names, prepared=True))
     whole = (torch.cat([window[0] for window in sequence], dim=-1).cpu() for sequence in zip(*parts, strict=True))
     notes = [opened.note, _flat_note(torch.cat(flat, dim=-1), montage.ch_names)]
     return Codes(*whole), montage.ch_names, [note for note in notes if note]

@@ -122,7 +122,7 @@ def draw_reconstructions(
 ) -> Path:
     """A few held-out patches in time and in spectrum, as recorded and as their codes restore them."""
     config = model.config
-    codes = model.encode(x_uv, ch_names)
+    codes = model.encode(x_uv, ch_names, prepared=True)
     restored, targets = model.decode(codes, ch_names), model.targets(x_uv)
     places = _spread(codes.t.shape, n_patches)
     seconds = np.arange(config.patch_size) / config.sfreq

@@ -4,10 +4,10 @@ Shapes: B windows, C channels, T samples, P patches per channel, L samples per p
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from codebrain import weights
-from codebrain.patches import patchify, require_finite, to_model_units
+from codebrain.patches import UnitWatch, deviations, patchify, require_finite, to_model_units
 from codebrain.saving import Saved
+from codebrain.units import wrong_unit
 from tokenizer.card import model_card
 from tokenizer.config import TokenizerConfig
 from tokenizer.decoders import Decoder, frequency_outputs, temporal_outputs
@@ -51,6 +52,8 @@ class DualTokenizer(Saved, nn.Module):
         super().__init__()
         self.config = config
         self.record: dict[str, Any] = {}
+        self._units = UnitWatch(1.0)
+        self._warned_of_length = False
         common: dict[str, Any] = dict(
             width=config.width,
             n_heads=config.n_heads,
@@ -99,8 +102,14 @@ class DualTokenizer(Saved, nn.Module):
         ------
         ValueError
             A channel is unknown, their number does not fit, or the window is too short or too long.
+
+        Warns
+        -----
+        UserWarning
+            Once per model, if (on a CPU) the amplitudes of `x_uv` are none that EEG has in microvolts.
         """
         features, montage = self._encode(x_uv, ch_names)
+        self._units.look(patchify(x_uv, self.config.patch_size))
         noise_t, noise_f = (None, None) if noise is None else noise.chunk(2, dim=-1)
         quantized_t, codes_t, commitment_t = self.quantizer_t(self.to_code_t(features), noise_t)
         quantized_f, codes_f, commitment_f = self.quantizer_f(self.to_code_f(features), noise_f)
@@ -113,32 +122,60 @@ class DualTokenizer(Saved, nn.Module):
         )
 
     @torch.no_grad()
-    def encode(self, x_uv: Tensor | npt.NDArray[np.floating], ch_names: Sequence[str]) -> Codes:
+    def encode(
+        self, x_uv: Tensor | npt.NDArray[np.floating], ch_names: Sequence[str], *, prepared: bool = False
+    ) -> Codes:
         """Tokens of windows (B, C, T) in microvolts, in evaluation mode, a few windows at a time.
 
         Parameters and errors are those of `forward`; the codes are those that `forward` assigns in evaluation mode and
         in float32, within autocast too: codes of one window are the same wherever they are asked for.
+
+        Parameters
+        ----------
+        x_uv : Tensor or array, (B, C, T), microvolts
+        ch_names : sequence of str
+        prepared : bool
+            Whether the windows are those of a store or a recording that `data_prep` prepared: their unit is known then,
+            and windows in which hardly anything moves are no sign of another.
 
         Raises
         ------
         TypeError
             `x_uv` is neither a tensor nor an array of floating-point numbers.
         ValueError
-            As `forward`; or the codebooks have not started, the batch is empty, or (on a CPU; elsewhere the check would
-            stall the device) the signal holds a NaN or an infinity.
+            As `forward`; or the codebooks have not started, the batch is empty, its amplitudes are none that EEG has in
+            microvolts, or (on a CPU; elsewhere the check would stall the device) it holds a NaN or an infinity.
+        FloatingPointError
+            The features of the windows are NaN or infinite, so that they have no codes.
+
+        Warns
+        -----
+        UserWarning
+            Once per model, if the windows do not end with a patch: they may be of another sampling rate.
         """
         self._require_started()
         x_uv = to_signal(x_uv, self.quantizer_t.book.embed.device)
         self._require_windows(x_uv, ch_names)
-        n_patches = x_uv.shape[-1] // self.config.patch_size
-        require_finite(patchify(x_uv, self.config.patch_size), ch_names)
-        n_tokens = x_uv.shape[1] * n_patches
+        patches = patchify(x_uv, self.config.patch_size)
+        require_finite(patches, ch_names)
+        if not prepared:
+            self._warn_of_length(x_uv.shape[-1])
+            if fault := wrong_unit(deviations(patches)):
+                raise ValueError(fault)
+        n_tokens = patches.shape[1:3].numel()
+        finite = torch.ones((), dtype=torch.bool, device=x_uv.device)
         parts_t, parts_f = [], []
         with evaluating(self), torch.autocast(device_type=x_uv.device.type, enabled=False):
             for chunk in x_uv.split(max(1, ENCODE_TOKENS // n_tokens)):
                 features, _ = self._encode(chunk, ch_names)
+                finite &= torch.isfinite(features).all()
                 parts_t.append(self.quantizer_t(self.to_code_t(features))[1])
                 parts_f.append(self.quantizer_f(self.to_code_f(features))[1])
+        if not finite:
+            raise FloatingPointError(
+                f"features of windows of shape {tuple(x_uv.shape)} are NaN or infinite, so they have no codes: their "
+                f"samples reach {x_uv.abs().max():.3g} microvolts. Reject such windows, or repair them"
+            )
         return Codes(torch.cat(parts_t), torch.cat(parts_f))
 
     @torch.no_grad()
@@ -178,10 +215,9 @@ class DualTokenizer(Saved, nn.Module):
             return self._reconstruct(*quantized, montage.to(device))
 
     def targets(self, x_uv: Tensor) -> Targets:
-        """What `forward` should restore from windows (B, C, T) in microvolts."""
+        """What `forward` should restore from windows (B, C, T) in microvolts; warns of other units as that does."""
         config = self.config
-        patches = patchify(to_model_units(x_uv.float()), config.patch_size)
-        return make_targets(patches, waveform=config.waveform, amplitude=config.amplitude)
+        return make_targets(self._patches(x_uv), waveform=config.waveform, amplitude=config.amplitude)
 
     @torch.no_grad()
     def centre(self, batches: Iterable[Tensor]) -> None:
@@ -197,7 +233,7 @@ class DualTokenizer(Saved, nn.Module):
         """
         n_windows, sums = 0, torch.zeros(2, self.config.patch_size // 2 + 1, dtype=torch.float64)
         for x_uv in batches:
-            patches = patchify(to_model_units(x_uv.float()), self.config.patch_size)
+            patches = self._patches(x_uv)
             views = log_amplitude(one_sided(patches).abs()), self.targets(x_uv).amplitude
             sums += len(x_uv) * torch.stack([view.double().mean((0, 1, 2)) for view in views]).cpu()
             n_windows += len(x_uv)
@@ -300,7 +336,7 @@ class DualTokenizer(Saved, nn.Module):
             raise ValueError(f"{files.config} is damaged: {error}") from error
         model = cls(config)
         state_dict = weights.read_state_dict(files.weights)
-        _require_fit(model, state_dict, files.weights)
+        weights.require_fit(model, state_dict, files.weights)
         model.load_state_dict(state_dict)
         model.record = saved.get("record", {})
         return model.eval()
@@ -326,6 +362,22 @@ class DualTokenizer(Saved, nn.Module):
             )
         self.config.check(ch_names, x_uv.shape[-1])
 
+    def _patches(self, x_uv: Tensor) -> Tensor:
+        """Patches (B, C, P, L) in model units of windows (B, C, T) in microvolts, whose unit is watched."""
+        patches = patchify(x_uv.float(), self.config.patch_size)
+        self._units.look(patches)
+        return to_model_units(patches)
+
+    def _warn_of_length(self, n_samples: int) -> None:
+        rest = n_samples % self.config.patch_size
+        if rest and not self._warned_of_length:
+            self._warned_of_length = True
+            warnings.warn(
+                f"the last {rest} samples of windows of {n_samples} have no code, since a patch has "
+                f"{self.config.patch_size}. If the windows are not sampled at {self.config.sfreq:g} Hz, resample them",
+                stacklevel=4,
+            )
+
     def _encode(self, x_uv: Tensor, ch_names: Sequence[str]) -> tuple[Tensor, Tensor]:
         self._require_windows(x_uv, ch_names)
         montage = montage_matrix(ch_names).to(x_uv.device)
@@ -333,26 +385,6 @@ class DualTokenizer(Saved, nn.Module):
 
     def _reconstruct(self, quantized_t: Tensor, quantized_f: Tensor, montage: Tensor) -> Reconstruction:
         return Reconstruction(**self.decoder_t(quantized_t, montage), **self.decoder_f(quantized_f, montage))
-
-
-def _require_fit(model: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError, in one line, if tensors are missing, of another shape or unknown."""
-    expected = model.state_dict()
-    wrong = [
-        *(f"{name} is missing" for name in expected if name not in state_dict),
-        *(f"{name} is unknown" for name in state_dict if name not in expected),
-        *(
-            f"{name} has shape {tuple(value.shape)}, not {tuple(expected[name].shape)}"
-            for name, value in state_dict.items()
-            if name in expected and value.shape != expected[name].shape
-        ),
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
-        raise ValueError(
-            f"{path} does not fit its config.json: {wrong[0]}{more}. It was written by another version of this project "
-            "or changed since; export the run again, or load it with the version that wrote it"
-        )
 
 
 @contextmanager

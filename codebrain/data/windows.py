@@ -101,13 +101,18 @@ class WindowDataset(Dataset[Batch]):
     Parameters
     ----------
     stores : sequence of Store or path
-        Opened with `Store.open`, which raises for what is no complete store.
+        Opened with `Store.open`, which raises for what is no complete store. ValueError for different sampling rates.
     codes : CodeFiles, optional
         Cached codes to read along with the windows, one entry per store.
     """
 
     def __init__(self, stores: Sequence[Store | str | os.PathLike[str]], codes: Sequence[CodeFiles] = ()) -> None:
         self.stores = tuple(store if isinstance(store, Store) else Store.open(store) for store in stores)
+        if len(rates := {store.info.sfreq for store in self.stores}) > 1:
+            raise ValueError(
+                f"the stores are sampled at {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz, and a model "
+                "takes one rate. Prepare them again with the same `--clean.sfreq`."
+            )
         self._codes = tuple(codes)
         self._shards = [(store, shard) for store in self.stores for shard in store.shards]
         self._first = np.concatenate([[0], np.cumsum([shard.n for _, shard in self._shards])]).astype(np.int64)
