@@ -233,7 +233,7 @@ def test_codes_have_the_time_of_the_pulse(write, tmp_path, monkeypatch):
     ).eval()  # fmt: skip
     seen: list[torch.Tensor] = []
     encode = model.encode
-    monkeypatch.setattr(model, "encode", lambda x, names: (seen.append(x.cpu()), encode(x, names))[1])
+    monkeypatch.setattr(model, "encode", lambda x, names, **known: (seen.append(x.cpu()), encode(x, names, **known))[1])
     config = tokenize_cli.TokenizeConfig(
         recording=str(write(tmp_path)), tokenizer="", output="", window_seconds=10, clean=NO_FILTER
     )
