@@ -78,7 +78,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
         run.checkpoints.joinpath("step-00000003").mkdir(parents=True, exist_ok=True)
         run.accelerator.end_training()
         assert run.lock is not None
-        run.lock.close()
+        run.lock.release()
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     found = [(event.step, round(event.value, 1)) for event in events.Scalars("loss")]
@@ -91,7 +91,7 @@ def test_a_file_system_without_locks_is_said(
     def without(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder.fcntl, "flock", without)
+    monkeypatch.setattr("fcntl.flock", without)
     with caplog.at_level(logging.WARNING):
         assert folder.claim(tmp_path / "run", LoopConfig(total_steps=1), ()) is None
     assert "cannot be locked" in caplog.text
