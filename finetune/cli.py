@@ -93,6 +93,8 @@ def _announce(run: Run, planned: Plan) -> None:
         f"{len(data.dataset.subject_names)} subjects; {planned.splits.kind} split with {len(folds)} fold(s), "
         f"{len(planned.config.seeds)} seed(s)" + (f"\n{planned.sequences}" if planned.sequences else "")
     )
+    if warning := data.store.outdated():
+        run.say(f"WARNING: {warning}")
     if planned.prepared_otherwise:
         run.say(f"NOTE: {planned.prepared_otherwise}.")
     if not len(folds[0].test):

@@ -62,6 +62,10 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> FileLock | No
             raise ValueError(f"--run_dir {path} is {what}; give a run a folder of its own, which need not exist.")
     path.mkdir(parents=True, exist_ok=True)
     lock = hold(path / ".lock", f"training in {path}", "wait for it, or give another --run_dir")
+    if lock is not None:  # so that these are of killed launches
+        for left_over in list(path.rglob(f"*{PARTIAL_SUFFIX}")):
+            if left_over.is_file():
+                left_over.unlink()
     saved = path / _CONFIG
     # Until something was trained, a mistake in the first command may be mended in the same folder.
     if not saved.exists() or not was_trained(path):
