@@ -17,7 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import h5py
 import lmdb
 import mne
 import numpy as np
@@ -25,7 +24,8 @@ from scipy.signal import welch
 
 from codebrain.channels import canonical_name
 from codebrain.config import parse, to_dict
-from codebrain.data.format import Store, dequantise
+from codebrain.data.format import Store
+from codebrain.data.shards import open_shard
 from data_prep.cli import CorpusCommand
 from data_prep.corpora import find_recordings
 from data_prep.engine import EngineConfig
@@ -88,8 +88,8 @@ def windows_of_lmdb(folder: Path):
 def windows_of_store(folder: Path):
     store = Store.open(folder)
     for shard in store.shards:
-        with h5py.File(store.path / shard.file) as h5:
-            yield from dequantise(h5["windows"][:], h5["scale"][:])
+        with open_shard(store, shard) as opened:
+            yield from map(opened.microvolts, range(shard.n))
 
 
 def disk(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""The command `codebrain-prep`: corpus, task, synthetic, info."""
+"""The command `codebrain-prep`: corpus, task, synthetic, info, check."""
 
 import dataclasses
 import difflib
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from codebrain.config import command, parse, to_dict
+from codebrain.config import USER_MISTAKE, command, parse, to_dict
 from codebrain.data.format import Store
+from data_prep.check import check
 from data_prep.corpora import counted, find_recordings, say_subjects
 from data_prep.corpora.exclusion import exclude
 from data_prep.corpora.subjects import Naming
@@ -26,6 +27,7 @@ USAGE = """usage: codebrain-prep COMMAND ...
   task NAME PATH --output STORE     labelled windows; `codebrain-prep task` lists the names
   synthetic FOLDER                  EDF files of simulated EEG
   info STORE                        what a store holds
+  check STORE...                    whether stores still hold what was written; reads all of them
 
 `codebrain-prep COMMAND --help` lists the flags of each.
 """
@@ -104,6 +106,14 @@ class InfoCommand:
     """Folder of the store."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckCommand:
+    """Read every byte of stores and list the files that do not hold what was written."""
+
+    stores: list[str]
+    """Folders of stores."""
+
+
 def main() -> None:
     """Entry point of `codebrain-prep`."""
     command(_main)
@@ -115,6 +125,7 @@ def _main() -> int:
         "task": _task,
         "synthetic": _synthetic,
         "info": _info,
+        "check": _check,
     }
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -208,6 +219,16 @@ def _info(arguments: Sequence[str]) -> int:
     )
     print(describe(Store.open(given.store)))
     return 0
+
+
+def _check(arguments: Sequence[str]) -> int:
+    given = parse(
+        CheckCommand, arguments, prog="codebrain-prep check", description=_doc(CheckCommand), positional=["stores"]
+    )
+    faults = [fault for store in given.stores for fault in check(store)]
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return USER_MISTAKE if faults else 0
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

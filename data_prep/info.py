@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from codebrain.data.format import Shard, Store, dequantise
+from codebrain.data.format import Store
+from codebrain.data.shards import open_shard
 
 BANDS = {"delta": (1, 4), "theta": (4, 8), "alpha": (8, 13), "beta": (13, 30), "gamma": (30, 45)}
 """Frequency bands in Hz."""
@@ -40,6 +39,8 @@ def describe(store: Store) -> str:
     lines += [f"left out    {recording.path}: {recording.reason}" for recording in left_out[:_LISTED]]
     if len(left_out) > _LISTED:
         lines.append(f"            and {len(left_out) - _LISTED:,} more: see recordings.csv")
+    if warning := store.outdated():
+        lines.append(f"WARNING: {warning}")
     return "\n".join(lines)
 
 
@@ -68,25 +69,10 @@ def some_windows(store: Store) -> list[npt.NDArray[np.float32]]:
     for shard in store.shards:
         inside = chosen[(chosen >= first) & (chosen < first + shard.n)] - first
         if inside.size:
-            with open_shard(store, shard) as h5:
-                windows += [dequantise(h5["windows"][index], h5["scale"][index]) for index in inside.tolist()]
+            with open_shard(store, shard) as opened:
+                windows += [opened.microvolts(index) for index in inside.tolist()]
         first += shard.n
     return windows
-
-
-@contextlib.contextmanager
-def open_shard(store: Store, shard: Shard) -> Iterator[h5py.File]:
-    """Open a shard for reading; ValueError with what to do if it cannot be read."""
-    path = store.path / shard.file
-    try:
-        with h5py.File(path) as h5:
-            yield h5
-    except (OSError, KeyError) as error:
-        what = "cannot be read, it is damaged" if path.exists() else "is missing"
-        raise ValueError(
-            f"{path} {what}. Delete that file, if it is there, and run the same codebrain-prep command again: it makes "
-            "what is missing."
-        ) from error
 
 
 def band_powers(windows: list[npt.NDArray[np.float32]], sfreq: float) -> dict[str, float]:
@@ -126,8 +112,8 @@ def windows_by_class(store: Store) -> dict[str, int]:
 def _labels(store: Store) -> Iterator[npt.NDArray[np.integer] | npt.NDArray[np.floating]]:
     """(n,) labels of each shard."""
     for shard in store.shards:
-        with open_shard(store, shard) as h5:
-            yield h5["label"][:]
+        with open_shard(store, shard) as opened:
+            yield opened.column("label")
 
 
 def rejections(store: Store) -> Counter[str]:

@@ -1,43 +1,55 @@
 """The folder that a preparation fills: what is to be done, what has been done, and the finished store.
 
 STORE/progress/plan.json        constants of the preparation and the recordings in the order of their rows
-progress/000012.json      what became of the recording of row 12
-shards/000012.h5          its windows
-recordings.csv store.json written last, by `codebrain.data.format`
+      progress/000012.json      what became of the recording of row 12
+      progress/*.lock           who prepares it: `data_prep.claim`
+      progress/flushed*.json    which shards are on the disk: `data_prep.flushed`
+      shards/000012.h5          windows of row 12
+      recordings.csv store.json written last, by `codebrain.data.format`
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codebrain.data.format import (
-    FORMAT_VERSION,
     PARTIAL_SUFFIX,
+    Shard,
     Store,
     StoreInfo,
-    publish,
     write_recordings,
     write_store,
 )
+from codebrain.data.integrity import damaged_shards
+from codebrain.data.shards import OpenShard, ShardError
+from data_prep.claim import planning, preparing
 from data_prep.corpora import Source, counted
 from data_prep.cut import EverywhereCutter
 from data_prep.engine import EngineConfig, run
+from data_prep.flushed import flush_and_note, not_flushed
 from data_prep.info import labels_in_words, windows_by_class
+from data_prep.plan import check_not_others, check_not_renamed, check_same, read_plan, write_plan
 from data_prep.recipe import Recipe
 from data_prep.tasks.base import Task
-from data_prep.write import ALL_FLAGS, Job, Result, is_another, read_record, read_result
+from data_prep.write import ALL_FLAGS, Job, Result, is_of, is_outdated, read_record
 
 NOTHING_USABLE = 1
 """Exit code when not one window came out."""
+
+GAVE_UP = 3
+"""Exit code when recordings were given up that may go well with more memory."""
+
+_NAMED = 4
+"""Shards that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +74,83 @@ class Preparation:
         part, parts = _part_of(shard)
         _check_report(self.report, parts)
         folder = Path(self.store)
-        keys = self._plan(folder)
+        progress = folder / "progress"
+        self._check_place(folder)
+        with ExitStack() as held:
+            with planning(progress):
+                is_alone = held.enter_context(preparing(progress, part, parts)) and parts == 1
+                keys = self._plan(folder)
+            code = self._fill(folder, keys, part, parts, engine)
+            if is_alone:  # so that these are of killed runs
+                for left_over in [*folder.glob(f"*{PARTIAL_SUFFIX}"), *folder.glob(f"*/*{PARTIAL_SUFFIX}")]:
+                    left_over.unlink(missing_ok=True)
+            return code
+
+    def _fill(self, folder: Path, keys: Sequence[str], part: int, parts: int, engine: EngineConfig) -> int:
+        """Do what is missing of one of `parts` parts, or of the whole."""
         known = {source.key: source for source in self.sources}
-        gone = [row for row, key in enumerate(keys) if key not in known]
         jobs = [self._job(row, known[key]) for row, key in enumerate(keys) if key in known]
-        results = {job.row: result for job in jobs if (result := read_result(job)) is not None}
-        to_do = [
-            job for job in jobs if job.row % parts == part and (job.row not in results or not results[job.row].is_final)
-        ]
+        mine = [job for job in jobs if job.row % parts == part]
+        results = self._done(jobs, mine)
+        gone = [row for row, key in enumerate(keys) if key not in known]
+        kept = {row: result for row in gone if (result := read_record(self.store, row)) is not None}
+        own = {job.row for job in mine} | (kept.keys() if parts == 1 else set())
+        damaged = self._remove_damaged(folder, [result for row, result in {**results, **kept}.items() if row in own])
+        results, kept = ({row: one[row] for row in one.keys() - damaged} for one in (results, kept))
+        to_do = [job for job in mine if job.row not in results or not results[job.row].is_final]
         if any(job.row not in results for job in to_do):
             # From here until the end the index would not fit what lies beside it.
-            (folder / "store.json").unlink(missing_ok=True)
+            _take_down(folder)
         began = time.monotonic()
         fresh = {result.recording.row: result for result in run(to_do, engine)}
         minutes = (time.monotonic() - began) / 60
-        kept = {row: result for row in gone if (result := read_record(self.store, row)) is not None}
-        results = dict(sorted({**results, **fresh, **kept}.items()))
+        every = [result for _, result in sorted({**results, **fresh, **kept}.items())]
+        self._say(every, kept.values())
+        print(_throughput(list(fresh.values()), minutes))
+        if parts == 1:
+            if fresh or not (folder / "store.json").exists():
+                self._check_written(folder, [result.shard for result in every if result.shard])
+            completed = self._complete(folder, every, jobs)
+            return completed or _gave_up(every)
+        own_results = [result for result in every if result.recording.row in own]
+        flush_and_note(folder, [result.shard for result in own_results if result.shard], f"{part + 1}-of-{parts}")
+        then = "when all are, run the same command without --shard to complete the store"
+        print(f"part {part + 1}/{parts} is done; {then}")
+        return _gave_up(own_results)
+
+    def _say(self, results: Sequence[Result], kept: Collection[Result]) -> None:
+        """Print what came of the recordings, and what was assumed of all."""
         if kept:
-            print(f"kept        {len(kept)} of an earlier run that are not among the recordings given now")
+            older = sum(map(is_outdated, kept))
+            words = f"; {older} of them were prepared by an earlier version of this program" if older else ""
+            print(f"kept        {len(kept)} of an earlier run that are not among the recordings given now{words}")
         if self.recipe.unit != "auto":
             print(f"unit        the numbers of all files were taken for {self.recipe.unit}, whatever their headers say")
-        print(_summary(list(results.values()), self.recipe.clean.sfreq))
-        print(_throughput(list(fresh.values()), minutes))
-        if parts > 1:
-            print(f"part {shard} is done; when all are, run the same command without --shard to complete the store")
-            return 0
-        return self._complete(folder, list(results.values()), jobs)
+        print(_summary(results, self.recipe.clean.sfreq))
+
+    def _done(self, jobs: Sequence[Job], mine: Sequence[Job]) -> dict[int, Result]:
+        """Valid results of all jobs, by row; prints how many of `mine` are of an earlier version, and so are not."""
+        noted = ((job, read_record(self.store, job.row)) for job in jobs)
+        records = {job.row: record for job, record in noted if record is not None and is_of(record, job)}
+        outdated = {row for row, record in records.items() if is_outdated(record)}
+        if n_again := len(outdated & {job.row for job in mine}):
+            why = "prepared by an earlier version of this program, see CHANGELOG.md"
+            print(f"again       {counted(n_again, 'recording')}, {why}")
+        return {row: record for row, record in records.items() if row not in outdated}
+
+    def _remove_damaged(self, folder: Path, results: Sequence[Result]) -> set[int]:
+        """Remove the shards that were never flushed and do not hold what was written; their rows."""
+        row_of = {result.shard.file: result.recording.row for result in results if result.shard}
+        shards = not_flushed(folder, [result.shard for result in results if result.shard])
+        damaged = damaged_shards(folder, self.recipe.clean.sfreq, shards, shown_as="comparing what is there")
+        if damaged:
+            listed = ", ".join([f"{file} {fault}" for file, fault in damaged.items()][:_NAMED])
+            listed += ", ..." if len(damaged) > _NAMED else ""
+            why = "of a run that did not end well, prepared again"
+            print(f"damaged     {counted(len(damaged), 'shard')} {why}: {listed}")
+        for file in damaged:
+            (folder / file).unlink(missing_ok=True)
+        return {row_of[file] for file in damaged}
 
     def _complete(self, folder: Path, results: Sequence[Result], jobs: Sequence[Job]) -> int:
         """Write the store, if there is anything to write, and the report."""
@@ -120,31 +183,32 @@ class Preparation:
             flags=() if cutter.is_fixed else ALL_FLAGS,
         )
 
+    def _check_place(self, folder: Path) -> None:
+        """Refuse, before anything is written, a folder of something else or of other recordings of the same names."""
+        # Looked at first: a part of a job array that began at the same time may be writing the plan.
+        is_foreign = folder.exists() and any(entry.name != "progress" for entry in folder.iterdir())
+        plan = read_plan(folder)
+        if plan is None:
+            if is_foreign:
+                raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
+            return
+        given = {source.key: source for source in self.sources}
+        check_not_others(folder, [self._job(row, given[key]) for row, key in enumerate(plan.rows) if key in given])
+
     def _plan(self, folder: Path) -> list[str]:
         """Recordings in the order of their rows: those of an earlier run keep theirs, new ones follow."""
-        path = folder / "progress" / "plan.json"
-        identity = {"format_version": FORMAT_VERSION, **self.constants, **self._split_of_files()}
-        rows: list[str] = []
-        # Looked at first: a part of a job array that began at the same time may be writing the plan.
-        is_foreign = folder.exists() and any(entry.name != path.parent.name for entry in folder.iterdir())
-        if path.exists():
-            plan = json.loads(path.read_text(encoding="utf-8"))
-            _check_same(folder, plan["constants"], json.loads(json.dumps(identity)))
-            rows = plan["recordings"]
-        elif is_foreign:
-            raise ValueError(f"{folder} holds files but no preparation of this program: give another --output")
+        constants = json.loads(json.dumps({**self.constants, **self._split_of_files()}))
+        plan = read_plan(folder)
+        rows = plan.rows if plan else []
+        if plan:
+            check_same(folder, plan, constants)
         known = set(rows)
         given = {source.key: source for source in self.sources}
         added = [key for key in given if key not in known]
-        _check_not_renamed(folder, known - set(given), added)
-        _check_not_others(folder, [self._job(row, given[key]) for row, key in enumerate(rows) if key in given])
-        if added or not rows:
+        check_not_renamed(folder, known - set(given), added)
+        if plan is None or added or plan.is_older:
             rows = [*rows, *added]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The parts of a job array write the same plan at the same time.
-            partial = path.with_name(f"plan.{os.getpid()}{PARTIAL_SUFFIX}")
-            partial.write_text(json.dumps({"constants": identity, "recordings": rows}, indent=1), encoding="utf-8")
-            publish(partial, path)
+            write_plan(folder, constants, rows)
         return rows
 
     def _split_of_files(self) -> dict[str, str]:
@@ -157,16 +221,27 @@ class Preparation:
         )
 
     def _finish(self, folder: Path, results: Sequence[Result]) -> Store:
-        for left_over in folder.glob(f"*/*{PARTIAL_SUFFIX}"):
-            left_over.unlink()
         info = StoreInfo(
             sfreq=self.recipe.clean.sfreq,
             window_seconds=self.recipe.windows.seconds,
             preparation=self.constants,
             task=self.task.info() if self.task else None,
+            preparation_version=min(result.version for result in results if result.shard),
         )
         shards = [result.shard for result in results if result.shard]
         return write_store(folder, info, shards, [result.recording for result in results])
+
+    def _check_written(self, folder: Path, shards: Sequence[Shard]) -> None:
+        """Refuse to publish shards of others: where a file system has no locks, two runs can write into one store."""
+        for shard in shards:
+            try:
+                OpenShard(folder / shard.file, shard, self.recipe.clean.sfreq).close()
+            except ShardError as error:
+                (folder / "store.json").unlink(missing_ok=True)
+                raise ValueError(
+                    f"{folder / shard.file} is not what this command wrote ({error.reason}): does another process "
+                    "prepare into that folder? End it, and run the same command again: it makes what is missing."
+                ) from error
 
 
 def _part_of(shard: str | None) -> tuple[int, int]:
@@ -190,54 +265,27 @@ def _check_report(report: str | None, parts: int) -> None:
     Path(report).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to continue a preparation under other constants."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    changed = [
-        f"{key}: {old.get(key)} there, {new.get(key)} now" for key in sorted(old | new) if old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} was begun with another configuration ({'; '.join(changed)}). "
-            "Give another --output, or delete that folder to prepare it anew."
-        )
+def _take_down(folder: Path) -> None:
+    """Remove the index of a complete store. That its shards are on the disk stays known."""
+    index = folder / "store.json"
+    if not index.exists():
+        return
+    with suppress(ValueError, OSError):  # of an index that is damaged: all shards are compared another time
+        flush_and_note(folder, [shard for shard in Store.open(folder).shards if (folder / shard.file).exists()])
+    index.unlink(missing_ok=True)
 
 
-def _check_not_renamed(folder: Path, gone: Iterable[str], added: Iterable[str]) -> None:
-    """Refuse recordings that the store holds under another path: they would be in it twice."""
-    by_ending = {ending: key for key in gone for ending in _endings(key)}
-    full = set(by_ending.values())
-    for key in added:
-        before = by_ending.get(key) or next((ending for ending in _endings(key) if ending in full), None)
-        if before is not None:
-            raise ValueError(
-                f"{folder} has a recording {before} that is not there now, and {key} looks like the same: paths in a "
-                "store are relative to what is given. Give the same folders as before (new recordings may lie in "
-                "them), or another --output."
-            )
-
-
-def _check_not_others(folder: Path, jobs: Sequence[Job]) -> None:
-    """Refuse recordings under a name that the store has for another recording, of another folder."""
-    for job in jobs:
-        if is_another(job):
-            raise ValueError(
-                f"{job.source.file} is another recording than the {job.source.key} that {folder} holds. To have both "
-                "folders in a store give them together (corpus A B), and another --output."
-            )
-
-
-def _endings(key: str) -> list[str]:
-    """For a/b/c: a/b/c, b/c and c."""
-    parts = key.split("/")
-    return ["/".join(parts[first:]) for first in range(len(parts))]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        leaves += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-    return leaves
+def _gave_up(results: Sequence[Result]) -> int:
+    """Print how many recordings were given up; the exit code for that."""
+    given_up = [result.recording.path for result in results if result.gave_up]
+    if not given_up:
+        return 0
+    print(
+        f"WARNING: {counted(len(given_up), 'recording')} (such as {given_up[0]}) took more memory than there is, or no "
+        f"process survived reading them. The store lacks them: run the same command again with fewer --workers. "
+        f"The exit code is {GAVE_UP}."
+    )
+    return GAVE_UP
 
 
 def _throughput(done: Sequence[Result], minutes: float) -> str:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.signal import welch
 
-from codebrain.data.format import Store, dequantise
+from codebrain.data.format import Store
+from codebrain.data.shards import open_shard
 from data_prep.cut import Opened, Tally, Windows, open_recording
-from data_prep.info import BANDS, band_powers, describe, open_shard, rejections, some_windows
+from data_prep.info import BANDS, band_powers, describe, rejections, some_windows
 from data_prep.write import Job
 
 _N_RECORDINGS = 4
@@ -129,9 +130,9 @@ def _recording_figures(store: Store, job: Job) -> list[tuple[Figure, str, str]]:
 def _kept(store: Store, row: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
     """Starts (n,) in seconds of a recording's windows in the store, and the first of them (C, T)."""
     shard = next(shard for shard in store.shards if row in dict(shard.runs))
-    with open_shard(store, shard) as h5:
-        own = np.flatnonzero(h5["recording"][:] == row)
-        return h5["start"][:][own], dequantise(h5["windows"][own[0]], h5["scale"][own[0]])
+    with open_shard(store, shard) as opened:
+        own = np.flatnonzero(opened.column("recording") == row)
+        return opened.column("start")[own], opened.microvolts(int(own[0]))
 
 
 def _raw(opened: Opened, start: float, seconds: float) -> npt.NDArray[np.floating]:

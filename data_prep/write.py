@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codebrain.data.format import PARTIAL_SUFFIX, Recording, Shard, ShardWriter
+from codebrain.data.format import PREPARATION_VERSION, Recording, Shard, ShardWriter, partial_of
 from codebrain.data.integrity import fault_of
 from data_prep.corpora import Source
 from data_prep.corpora.files import files_of
@@ -76,6 +76,10 @@ class Result:
     """Hash of its beginning and its end, by which it is known again elsewhere; "" if it could not be read."""
     is_final: bool
     """False for what may go better another time: a file that could not be read."""
+    gave_up: bool = False
+    """Whether it was given up for want of memory, or because no process survived it."""
+    version: int = PREPARATION_VERSION
+    """Version of the code that prepared it; 0 before there were any."""
 
 
 def prepare(job: Job) -> Result:
@@ -88,9 +92,7 @@ def prepare(job: Job) -> Result:
     except UnusableError as error:
         result = _failure(job, error.told(job.flags), is_final=True)
     except MemoryError:
-        result = _failure(job, "more memory was needed than there is", is_final=False)
-    except BlockingIOError as error:  # of HDF5's lock on an unfinished shard
-        raise ValueError(f"another run is writing {job.store}: wait for its end, or give another --output") from error
+        result = _failure(job, "more memory was needed than there is", is_final=False, gave_up=True)
     except OSError as error:
         if _is_about_store(error, job.store):
             raise
@@ -104,37 +106,52 @@ def prepare(job: Job) -> Result:
 
 def give_up(job: Job, reason: str) -> Result:
     """Note down a recording that no worker survives; there may be more memory another time."""
-    result = _failure(job, reason, is_final=False)
+    result = _failure(job, reason, is_final=False, gave_up=True)
     _write_result(job, result)
     return result
 
 
 def read_result(job: Job) -> Result | None:
-    """The noted result of a unit, or None if it has none or its source is another file by now."""
+    """The noted result of a unit, or None if it has none, or one of an earlier version or of another file."""
     result = read_record(job.store, job.row)
-    return result if result is not None and result.state == job.source.state else None
+    return result if result is not None and is_of(result, job) and not is_outdated(result) else None
+
+
+def is_of(result: Result, job: Job) -> bool:
+    """Whether a result is of the very files that a unit has now."""
+    is_same = result.recording.path == job.source.key and result.state == job.source.state
+    return is_same and not _is_another(result, job)
+
+
+def is_outdated(result: Result) -> bool:
+    """Whether an earlier version of the program came to a result, which this one may not come to."""
+    return result.version < PREPARATION_VERSION
 
 
 def is_another(job: Job) -> bool:
     """Whether the record of a unit is of another recording, of the same name in another folder."""
     result = read_record(job.store, job.row)
-    return result is not None and result.file != job.source.file and result.digest != _digest(job.source)
+    return result is not None and _is_another(result, job)
 
 
 def read_record(store: str, row: int) -> Result | None:
-    """What is noted of a row, or None if nothing is or its shard is no longer there and whole."""
+    """What is noted of a row, or None if nothing is, or it is damaged, or its shard is no longer there and whole."""
     try:
         content: dict[str, Any] = json.loads(_record(store, row).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    if set(content) != {column.name for column in dataclasses.fields(Result)}:
-        return None  # of another version of this program
-    shard = content["shard"]
-    if shard is not None:
+        # Of before there were versions.
+        result = Result(**{"version": 0, **content, "recording": Recording(**content["recording"])})
+        if (shard := content["shard"]) is None:
+            return result
         shard = Shard(**{**shard, "ch_names": tuple(shard["ch_names"]), "runs": tuple(map(tuple, shard["runs"]))})
-        if fault_of(Path(store, shard.file)):
-            return None
-    return Result(**{**content, "recording": Recording(**content["recording"]), "shard": shard})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    if shard.file != shard_file(row) or fault_of(Path(store, shard.file)):
+        return None
+    return dataclasses.replace(result, shard=shard)
+
+
+def _is_another(result: Result, job: Job) -> bool:
+    return result.file != job.source.file and result.digest != _digest(job.source)
 
 
 def _digest(source: Source) -> str:
@@ -145,21 +162,22 @@ def _record(store: str, row: int) -> Path:
     return Path(store, "progress", f"{row:06d}.json")
 
 
-def _shard_name(row: int) -> str:
-    return f"{row:06d}"
+def shard_file(row: int) -> str:
+    """Where the windows of a row lie in the store."""
+    return f"shards/{row:06d}.h5"
 
 
 def _write_result(job: Job, result: Result) -> None:
     if result.shard is None:  # there may be one of another state of the recording
-        Path(job.store, "shards", f"{_shard_name(job.row)}.h5").unlink(missing_ok=True)
+        Path(job.store, shard_file(job.row)).unlink(missing_ok=True)
     job.record.parent.mkdir(parents=True, exist_ok=True)
     # Not flushed to the disk, which takes longer than a filter: what a power cut leaves of it is passed over.
-    partial = job.record.with_name(job.record.name + PARTIAL_SUFFIX)
+    partial = partial_of(job.record)
     partial.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
     partial.replace(job.record)
 
 
-def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
+def _failure(job: Job, reason: str, *, is_final: bool, gave_up: bool = False) -> Result:
     row = Recording(
         row=job.row,
         path=job.source.key,
@@ -177,6 +195,7 @@ def _failure(job: Job, reason: str, *, is_final: bool) -> Result:
         file=job.source.file,
         digest=_digest(job.source),
         is_final=is_final,
+        gave_up=gave_up,
     )
 
 
@@ -194,7 +213,7 @@ def _prepare(job: Job) -> Result:
     plan = opened.plan
     with ShardWriter(
         job.store,
-        _shard_name(job.row),
+        Path(shard_file(job.row)).stem,
         ch_names=opened.montage.ch_names,
         sfreq=job.recipe.clean.sfreq,
         n_times=windows.length,
@@ -211,16 +230,16 @@ def _prepare(job: Job) -> Result:
                 label=None if plan.label is None else plan.label[index],
                 split=None if plan.split is None else plan.split[index],
             )
-    return _result(job, opened, writer.shard, tally)
+    return _result(job, opened, writer, tally)
 
 
-def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Result:
+def _result(job: Job, opened: Opened, writer: ShardWriter, tally: Tally) -> Result:
     recording = opened.recording
     told, header = (job.source.age, job.source.sex), recording.person()
     age, sex = (first or second for first, second in zip(told, header, strict=True))
-    kept = shard.n if shard else 0
+    kept = writer.shard.n if writer.shard else 0
     rejected = tally.reasons.total()
-    words = [opened.note] if opened.note else []
+    words = [note for note in (opened.note, writer.note) if note]
     if rejected:
         words.append(("" if kept else "no usable window: ") + tally.in_words())
     row = Recording(
@@ -238,7 +257,7 @@ def _result(job: Job, opened: Opened, shard: Shard | None, tally: Tally) -> Resu
     )
     return Result(
         recording=row,
-        shard=shard,
+        shard=writer.shard,
         rejected=dict(tally.reasons),
         size=job.source.size,
         state=job.source.state,

@@ -93,6 +93,8 @@ def _announce(run: Run, planned: Plan) -> None:
         f"{len(data.dataset.subject_names)} subjects; {planned.splits.kind} split with {len(folds)} fold(s), "
         f"{len(planned.config.seeds)} seed(s)" + (f"\n{planned.sequences}" if planned.sequences else "")
     )
+    if warning := data.store.outdated():
+        run.say(f"WARNING: {warning}")
     patch_size = planned.pretrained(0).config.patch_size
     for line in filter(None, [planned.prepared_otherwise, data.dataset.unseen(patch_size)]):
         run.say(f"NOTE: {line}.")

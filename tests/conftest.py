@@ -9,10 +9,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # to the last bit with what its child processes do on one thread (tests/processes.py).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import dataclasses
+import json
+from collections.abc import Callable
+
+import h5py
 import numpy as np
 import pytest
 
-from codebrain.data.format import Recording, ShardWriter, Store, StoreInfo, TaskInfo, write_store
+from codebrain.data.format import (
+    Recording,
+    ShardWriter,
+    Store,
+    StoreInfo,
+    TaskInfo,
+    begin_digest,
+    end_digest,
+    write_store,
+)
 
 MONTAGE = ("Fp1", "Fp2", "C3", "C4", "O1", "O2")
 
@@ -74,3 +88,24 @@ def write_toy_store(
         recordings.append(Recording(row=row, path=f"s{row}.edf", subject=f"s{row}", kept=windows_per_subject))
     task = TaskInfo(name="toy", protocol="corrected", class_names=classes) if classes else None
     return write_store(path, StoreInfo(sfreq=sfreq, window_seconds=seconds, task=task), shards, recordings)
+
+
+def edit_index(store: Store, **changes: object) -> None:
+    """Change keys of a store's index."""
+    path = store.path / "store.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rewrite(store: Store, number: int, change: Callable[[h5py.File], None]) -> Store:
+    """The store with another content of a shard, which its digest fits."""
+    shard = store.shards[number]
+    with h5py.File(store.path / shard.file, "r+") as h5:
+        change(h5)
+        digest = begin_digest(shard.ch_names, h5["windows"].shape)
+        digest.update(h5["windows"][:].tobytes())
+        ended = end_digest(digest, {name: h5[name][:] for name in h5 if name != "windows"})
+        h5.attrs["digest"] = ended
+    shards = [*store.shards]
+    shards[number] = dataclasses.replace(shard, digest=ended)
+    edit_index(store, shards=[dataclasses.asdict(shard) for shard in shards])
+    return Store.open(store.path)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ import finetune.report
 import finetune.trial
 from codebrain.backbone import EEGSSM, BackboneConfig
 from codebrain.config import parse
+from codebrain.data.format import Store
 from codebrain.data.windows import Request, WindowDataset
 from codebrain.layouts import to_ours
 from codebrain.training.logging import read_metrics
@@ -27,6 +29,7 @@ from finetune.config import FinetuneConfig
 from finetune.metrics import Predictions, score
 from finetune.predict import moments
 from finetune.trial import micro_batches
+from tests.conftest import edit_index
 from tests.processes import ROOT
 from tests.reference_finetune import TINY, write_task_store
 
@@ -352,6 +355,25 @@ def test_stores_that_cannot_be_learnt_from_are_refused(tmp_path):
     nowhere = SimpleNamespace(path=tmp_path / "nowhere")
     refused("no such store. `codebrain-prep task NAME", nowhere, tmp_path / "d", error=FileNotFoundError)
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("what", ["windows", "label", "scale"])
+def test_a_damaged_store_is_refused_by_the_shards_name_before_any_training(what, tmp_path):
+    """Bits of the EEG, inverted labels, other scales: whatever the disk made of it."""
+    store = write_task_store(tmp_path / "s")
+    changes = {"windows": lambda x: x ^ 1, "label": lambda x: 1 - x, "scale": lambda x: 1000 * x}
+    with h5py.File(store.path / store.shards[0].file, "r+") as h5:
+        h5[what][:] = changes[what](h5[what][:])
+    refused(r"shards/a\.h5 cannot be read \(its digest.*same codebrain-prep command again", store, tmp_path / "r")
+    assert not (tmp_path / "r/splits.json").exists()
+
+
+def test_a_store_of_an_earlier_version_is_warned_of(tmp_path, capsys):
+    store = write_task_store(tmp_path / "s", published=PUBLISHED)
+    edit_index(store, preparation_version=0)
+    launch(store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WARNING")]
+    assert line == f"WARNING: {Store.open(store.path).outdated()}"
 
 
 def test_a_class_without_a_training_example_ends_the_command_with_2(tmp_path, monkeypatch, capsys):

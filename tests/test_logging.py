@@ -78,11 +78,24 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
         run.checkpoints.joinpath("step-00000003").mkdir(parents=True, exist_ok=True)
         run.accelerator.end_training()
         assert run.lock is not None
-        run.lock.close()
+        run.lock.release()
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     found = [(event.step, round(event.value, 1)) for event in events.Scalars("loss")]
     assert found == [(1, 1.1), (2, 1.2), (3, 1.3), (4, 4.4), (5, 4.5), (6, 4.6)]
+
+
+def test_what_killed_launches_left_unfinished_is_removed(tmp_path: Path) -> None:
+    config = LoopConfig(total_steps=1)
+    left = [tmp_path / "run" / name for name in ("config.yaml.12-0a1b.partial", "seed-0/summary.json.12-0a1b.partial")]
+    unfinished = tmp_path / "run/checkpoints/step-00000001.partial/state.json"
+    for path in (*left, unfinished):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    lock = folder.claim(tmp_path / "run", config, ())
+    assert lock is not None
+    lock.release()
+    assert [path.exists() for path in (*left, unfinished)] == [False, False, True]
 
 
 def test_a_file_system_without_locks_is_said(
@@ -91,7 +104,7 @@ def test_a_file_system_without_locks_is_said(
     def without(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder.fcntl, "flock", without)
+    monkeypatch.setattr("fcntl.flock", without)
     with caplog.at_level(logging.WARNING):
         assert folder.claim(tmp_path / "run", LoopConfig(total_steps=1), ()) is None
     assert "cannot be locked" in caplog.text

@@ -318,8 +318,8 @@ def test_a_second_launch_into_a_folder_in_use_is_refused(store: Store, tmp_path:
     first = launch.start(tmp_path / "run", LoopConfig(total_steps=1, trackers=[]), LoopConfig(total_steps=1))
     result = run(TOY, *arguments(store, tmp_path / "run"))
     assert result.returncode == 2
-    assert "another process is training in" in result.stderr
-    first.lock.close()
+    assert re.search(rf"another process \({os.getpid()} on .*\) is training in .*run; wait for it", result.stderr)
+    first.lock.release()
 
 
 def test_a_mistake_in_the_first_command_may_be_mended(store: Store, tmp_path: Path) -> None:

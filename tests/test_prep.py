@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from codebrain.channels import TEN_TWENTY_19
-from codebrain.data.format import PARTIAL_SUFFIX, Store
+from codebrain.data.format import Store
 from data_prep import cli
 from data_prep.corpora import find_recordings
 from data_prep.cut import EverywhereCutter
@@ -395,17 +395,6 @@ def test_workers_end_with_a_command_that_is_killed(tmp_path):
     process.wait()
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert start("corpus", tmp_path / "in", "--output", tmp_path / "s", "--config", CONFIGS / "small.yaml").wait() == 0
-
-
-def test_another_run_on_the_same_store_is_named(folder, tmp_path, monkeypatch):
-    prep(monkeypatch, "corpus", folder, "--output", tmp_path / "s", *QUICK)
-    shard = tmp_path / "s" / "shards" / "000000.h5"
-    shard.unlink()
-    with h5py.File(shard.with_name(shard.name + PARTIAL_SUFFIX), "w"):
-        command = [sys.executable, "-m", "data_prep.cli", "corpus", folder, "--output", tmp_path / "s", *QUICK]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"another run is writing {tmp_path / 's'}" in done.stderr
 
 
 @dataclass(frozen=True)

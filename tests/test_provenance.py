@@ -149,7 +149,9 @@ def test_damaged_notes_are_told_and_stop_nothing(file, store, tmp_path):
     run = write_pretrained(tmp_path / "runs", write_task_store(tmp_path / "corpus", labelled=False))
     data = open_data(str(store.path))
     (run / file).write_text("{")
-    assert re.search(rf"{Path(file).name} is damaged \(.*Delete", seen(run, data, of(data, 0)).unknown)
+    assert re.search(
+        rf"{Path(file).name} is damaged \(.*(Delete|codebrain-prep command again)", seen(run, data, of(data, 0)).unknown
+    )
     (run / "inputs.json").unlink()
     assert seen(run, data, of(data, 0)).unknown.endswith("inputs.json, which says what was read, is not there")
 

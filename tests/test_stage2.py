@@ -1,6 +1,7 @@
 """Stage 2: the loss of masked code prediction and the cache of codes."""
 
 import dataclasses
+import hashlib
 import json
 import resource
 import shutil
@@ -265,6 +266,45 @@ def test_cut_off_codes_are_computed_again_and_leftovers_go(tokenizer: DualTokeni
     ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
     assert cut.read_bytes() == whole
     assert kept.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", ["one bit", "another shard's", "zeros"])
+def test_damaged_codes_are_reported_and_computed_again(
+    tokenizer: DualTokenizer, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_toy_store(tmp_path / "store", n_subjects=3)
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    kept, damaged = (files.path(shard) for shard in store.shards[:2])
+    whole, before = damaged.read_bytes(), kept.stat().st_mtime_ns
+    changed = {
+        "one bit": bytes([*whole[:-40], whole[-40] ^ 0x80, *whole[-39:]]),  # a code beyond the codebook
+        "another shard's": kept.read_bytes(),
+        "zeros": bytes(len(whole)),
+    }
+    damaged.write_bytes(changed[damage])
+    assert files.has(store.shards[1])
+    with pytest.raises(ValueError, match=r"rec-001\.npy cannot be used: .* Launch again"):
+        WindowDataset([store]).with_codes([files])[Request(np.array([13]))]
+    capsys.readouterr()
+    ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    said = f"{damaged} cannot be used, it does not hold what was written: its codes are computed again"
+    assert said in capsys.readouterr().err
+    assert damaged.read_bytes() == whole
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_codes_of_the_version_without_seals_are_computed_again(tokenizer: DualTokenizer, tmp_path: Path) -> None:
+    """They lay under another name, which a program of that version alone knows: neither reads the other's."""
+    store = write_toy_store(tmp_path / "store", n_subjects=1)
+    key = hashlib.sha256(f"{fingerprint(tokenizer)}:{store.fingerprint()}".encode()).hexdigest()
+    old = store.path / "codes" / key[:16] / "rec-000.npy"
+    old.parent.mkdir(parents=True)
+    np.save(old, np.zeros((12, 2, 6, 4), np.uint16))
+    before = old.read_bytes()
+    (files,) = ensure_codes([store], tokenizer, Accelerator(cpu=True), batch_size=5, name="R1")
+    assert files.folder != old.parent
+    assert files.fault(store.shards[0]) == ""
+    assert old.read_bytes() == before
 
 
 def test_codes_that_another_run_had_first_are_no_fault(

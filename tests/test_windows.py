@@ -140,7 +140,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         (lambda path: path.unlink(), r"shards/rec-001.h5 is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"shards/rec-001.h5 has \d+ of its \d+ bytes"),
         (lambda path: path.write_bytes(b""), r"shards/rec-001.h5 is no HDF5 file"),
-        (lambda path: h5py.File(path, "w").close(), r"shards/rec-001.h5 was packed anew by another program"),
+        (lambda path: h5py.File(path, "w").close(), r"shards/rec-001.h5 was rewritten by another program"),
     ],
     ids=["missing", "cut short", "empty", "another program's"],
 )
@@ -156,22 +156,20 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     store = write_toy_store(tmp_path / "store", n_subjects=2, classes=("a", "b"))
     path = store.path / store.shards[1].file
     path.unlink()
-    with pytest.raises(
-        ValueError, match=rf"\(s1.edf\) cannot be read \({path} is missing\).*same codebrain-prep command"
-    ):
+    with pytest.raises(ValueError, match=r"\(s1.edf\) cannot be read \(it is missing\).*same codebrain-prep command"):
         WindowDataset([store])[Request(np.array([13]))]
-    with pytest.raises(ValueError, match=f"/label of {path} cannot be read"):
+    with pytest.raises(ValueError, match=rf"{path} cannot be read \(it is missing\)"):
         WindowDataset([store]).labels()
 
 
-def test_a_shard_that_was_packed_anew_is_refused(tmp_path: Path) -> None:
+def test_a_shard_that_was_rewritten_is_refused(tmp_path: Path) -> None:
     """Windows are read as the raw bytes of their chunks, which compression or other chunks would turn into noise."""
     store = write_toy_store(tmp_path / "store", n_subjects=1)
     with h5py.File(store.path / store.shards[0].file, "a") as h5:
         windows = h5["windows"][:]
         del h5["windows"]
         h5.create_dataset("windows", data=windows, chunks=(1, *windows.shape[1:]), compression="gzip")
-    with pytest.raises(ValueError, match="packed anew"):
+    with pytest.raises(ValueError, match="rewritten"):
         WindowDataset([store])[Request(np.array([0]))]
 
 
@@ -213,20 +211,59 @@ def test_validation_sees_every_window_once(dataset: WindowDataset, world: int) -
     assert sorted(seen) == dataset.ids().tolist()
 
 
-def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
-    store = stores[0]
-    files = CodeFiles(tmp_path, 200)
+def write_codes(files: CodeFiles, store: Store) -> None:
+    """Codes that tell windows apart, of 6 channels x 4 patches."""
     for number, shard in enumerate(store.shards):
         codes = np.arange(shard.n * 2 * 6 * 4, dtype=np.uint16).reshape(shard.n, 2, 6, 4) + 1000 * number
-        np.save(files.path(shard), codes)
-    batch = WindowDataset([store]).with_codes([files])[Request(np.array([13, 0]))]
+        files.path(shard).write_bytes(files.content(shard, codes))
+
+
+def test_codes_are_read_along(stores: list[Store], tmp_path: Path) -> None:
+    files = CodeFiles(tmp_path, 200, (10_000, 10_000))
+    write_codes(files, stores[0])
+    assert [files.has(shard) for shard in stores[0].shards] == [True] * 5
+    batch = WindowDataset([stores[0]]).with_codes([files])[Request(np.array([13, 0]))]
     assert batch.codes_t[0, 0, 0] == 1000 + 48
     assert batch.codes_f[1].flatten().tolist() == list(range(24, 48))
+    again = pickle.loads(pickle.dumps(WindowDataset([stores[0]]).with_codes([files])))
+    assert torch.equal(again[Request(np.array([13, 0]))].codes_t, batch.codes_t)
 
 
-def test_damaged_codes_are_named(stores: list[Store], tmp_path: Path) -> None:
-    files, shard = CodeFiles(tmp_path, 200), stores[0].shards[0]
-    np.save(files.path(shard), np.zeros((shard.n, 2, 6, 4), np.uint16))
-    files.path(shard).write_bytes(files.path(shard).read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"{files.path(shard)} cannot be read.*computed anew"):
+def flip(path: Path, byte: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "it does not hold what was written"),
+        (lambda path: path.write_bytes(b""), "cannot mmap an empty file"),
+        (lambda path: flip(path, 300), "it does not hold what was written"),
+        (lambda path: flip(path, -1), "it does not hold what was written"),
+        (
+            lambda path: path.write_bytes((path.parent / "rec-001.npy").read_bytes()),
+            "it does not hold what was written",
+        ),
+        (lambda path: path.unlink(), "it is missing"),
+    ],
+    ids=["cut short", "empty", "one bit", "its seal", "another shard's", "missing"],
+)
+def test_damaged_codes_are_named(stores: list[Store], tmp_path: Path, damage, said: str) -> None:
+    files, shard = CodeFiles(tmp_path, 200, (10_000, 10_000)), stores[0].shards[0]
+    write_codes(files, stores[0])
+    assert files.fault(shard) == ""
+    damage(files.path(shard))
+    assert files.fault(shard) == said
+    with pytest.raises(ValueError, match=rf"cached codes {files.path(shard)} cannot be used: {said}\. Launch again"):
         WindowDataset([stores[0]]).with_codes([files])[Request(np.array([3]))]
+
+
+@pytest.mark.parametrize(("sizes", "kind"), [((551, 10_000), "temporal"), ((10_000, 575), "frequency")])
+def test_codes_that_a_codebook_has_not_are_named(stores: list[Store], tmp_path: Path, sizes, kind: str) -> None:
+    """As `cross_entropy` would say it: a target out of bounds, of no file."""
+    write_codes(CodeFiles(tmp_path, 200, (10_000, 10_000)), stores[0])
+    with pytest.raises(ValueError, match=rf"rec-000.npy cannot be used: it has the {kind} code 5\d+, the codebook has"):
+        WindowDataset([stores[0]]).with_codes([CodeFiles(tmp_path, 200, sizes)])[Request(np.array([3]))]

@@ -16,7 +16,7 @@ from tokenizer.config import TokenizerConfig
 def open_corpus(
     stores: Sequence[str], sizes: TokenizerConfig, split: SplitConfig
 ) -> tuple[WindowDataset, WindowDataset, str]:
-    """Windows to train on, windows of held-out subjects, and a line that says how many.
+    """Windows to train on, windows of held-out subjects, and a summary: how many, and which stores are older.
 
     Raises
     ------
@@ -37,8 +37,9 @@ def open_corpus(
         f"{len(train)} windows of {len(train.subject_names)} subjects to train on, {len(valid)} windows of "
         f"{len(valid.subject_names)} subjects held out; {', '.join(map(str, dataset.montages))}"
     )
-    unseen = dataset.unseen(sizes.patch_size)
-    return train, valid, f"{summary}\nNOTE: {unseen}." if unseen else summary
+    older = [f"WARNING: {warning}" for store in dataset.stores if (warning := store.outdated())]
+    unseen = [f"NOTE: {unseen}."] if (unseen := dataset.unseen(sizes.patch_size)) else []
+    return train, valid, "\n".join([*older, summary, *unseen])
 
 
 def preparations(stores: Sequence[Store]) -> list[dict[str, Any]]:

@@ -25,13 +25,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from codebrain.data.codes import CodeFiles
-from codebrain.data.format import Recording, Shard, Store
-from codebrain.data.shards import OpenShard, OpenShards
+from codebrain.data.codes import CodeFiles, Codes
+from codebrain.data.format import REMEDY, Recording, Shard, Store
+from codebrain.data.shards import HeldOpen, OpenShard, ShardError, open_shard
 
 Ids = npt.NDArray[np.int64]
-
-_REMEDY = "Delete that file, if it is there, and run the same codebrain-prep command again: it makes what is missing."
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,12 @@ class WindowDataset(Dataset[Batch]):
                 f"the stores are sampled at {' and '.join(f'{rate:g}' for rate in sorted(rates))} Hz, and a model "
                 "takes one rate. Prepare them again with the same `--clean.sfreq`."
             )
-        self._codes = tuple(codes)
+        self._code_files = tuple(codes)
         self._shards = [(store, shard) for store in self.stores for shard in store.shards]
         self._first = np.concatenate([[0], np.cumsum([shard.n for _, shard in self._shards])]).astype(np.int64)
         self._segments = np.stack([self._first[:-1], self._first[1:]], axis=1)
-        self._open = OpenShards()
+        self._open: HeldOpen[OpenShard] = HeldOpen()
+        self._open_codes: HeldOpen[Codes] = HeldOpen()
 
     def __len__(self) -> int:
         return int((self._segments[:, 1] - self._segments[:, 0]).sum())
@@ -268,7 +267,7 @@ class WindowDataset(Dataset[Batch]):
         for wanted in (True, False):
             for place in places:
                 index, row = int(shards[place]), int(rows[place])
-                with _readable(self.describe, request.window[place]):
+                with self._named(request.window[place]):
                     opened = self._opened(index)
                     if wanted:
                         opened.announce(row)
@@ -276,9 +275,9 @@ class WindowDataset(Dataset[Batch]):
                     opened.read(row, counts, x_uv[place])
                     if opened.label is not None:
                         labels[place] = opened.label[row]
-                    if self._codes:
-                        codes[place] = self._codes_of(index).read(self._shards[index][1], row)
-        pair = torch.from_numpy(np.stack(codes).astype(np.int64)) if self._codes else None
+                    if self._code_files:
+                        codes[place] = self._codes(index)[row]
+        pair = torch.from_numpy(np.stack(codes).astype(np.int64)) if self._code_files else None
         return Batch(
             x=x,
             ch_names=montage.ch_names,
@@ -305,7 +304,7 @@ class WindowDataset(Dataset[Batch]):
         return groups
 
     def _with(self, segments: Ids, codes: Sequence[CodeFiles] | None = None) -> WindowDataset:
-        other = WindowDataset(self.stores, self._codes if codes is None else codes)
+        other = WindowDataset(self.stores, self._code_files if codes is None else codes)
         other._segments = segments
         return other
 
@@ -317,9 +316,7 @@ class WindowDataset(Dataset[Batch]):
 
     def _column(self, name: str, window: npt.ArrayLike | None) -> npt.NDArray[Any]:
         def of_shard(index: int) -> npt.NDArray[Any]:
-            store, shard = self._shards[index]
-            with _readable("/{} of {}".format, name, store.path / shard.file):
-                return self._opened(index).file[name][:]
+            return self._opened(index).column(name)
 
         return self._gather(of_shard, window)
 
@@ -338,21 +335,20 @@ class WindowDataset(Dataset[Batch]):
         result[order] = found
         return result
 
-    def _codes_of(self, index: int) -> CodeFiles:
-        return self._codes[self.stores.index(self._shards[index][0])]
-
     def _opened(self, index: int) -> OpenShard:
+        return self._open.get(index, lambda: open_shard(*self._shards[index]))
+
+    def _codes(self, index: int) -> Codes:
         store, shard = self._shards[index]
-        return self._open[store.path / shard.file]
+        return self._open_codes.get(index, lambda: self._code_files[self.stores.index(store)].open(shard))
 
-
-@contextmanager
-def _readable(describe: Callable[..., str], *what: Any) -> Iterator[None]:
-    """Say of what could not be read where it lies, and what to do."""
-    try:
-        yield
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{describe(*what)} cannot be read ({error}). {_REMEDY}") from error
+    @contextmanager
+    def _named(self, window: int) -> Iterator[None]:
+        """Add the recording of a window to the error if it cannot be read."""
+        try:
+            yield
+        except ShardError as error:
+            raise ValueError(f"{self.describe(window)} cannot be read ({error.reason}). {REMEDY}") from error
 
 
 def _empty(*shape: int) -> Tensor:

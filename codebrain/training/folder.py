@@ -8,18 +8,18 @@ Launching again into a folder takes its run up. It must then be the same run: eq
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from codebrain.config import to_dict, to_yaml
 from codebrain.data.format import PARTIAL_SUFFIX, write_text
+from codebrain.lock import hold
 from codebrain.training.logging import from_json
 
 Inputs = Mapping[str, Mapping[str, str]]
@@ -36,10 +36,8 @@ _OTHER_KIND = 40
 _NAMED = 8
 """Differences from an earlier launch that a message lists."""
 
-_log = logging.getLogger(__name__)
 
-
-def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | None:
+def claim(path: Path, config: Any, changeable: Collection[str]) -> FileLock | None:
     """Make or check a run's folder and keep every other launch out of it.
 
     Parameters
@@ -51,8 +49,8 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | Non
 
     Returns
     -------
-    file, or None where the file system has no locks
-        The lock; it is held until the file is closed.
+    FileLock, or None where the file system has no locks
+        Held until it is released or the process ends.
 
     Raises
     ------
@@ -63,7 +61,11 @@ def claim(path: Path, config: Any, changeable: Collection[str]) -> IO[str] | Non
         if is_it:
             raise ValueError(f"--run_dir {path} is {what}; give a run a folder of its own, which need not exist.")
     path.mkdir(parents=True, exist_ok=True)
-    lock = _locked(path / ".lock")
+    lock = hold(path / ".lock", f"training in {path}", "wait for it, or give another --run_dir")
+    if lock is not None:  # so that these are of killed launches
+        for left_over in list(path.rglob(f"*{PARTIAL_SUFFIX}")):
+            if left_over.is_file():
+                left_over.unlink()
     saved = path / _CONFIG
     # Until something was trained, a mistake in the first command may be mended in the same folder.
     if not saved.exists() or not was_trained(path):
@@ -136,22 +138,6 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return found
-
-
-def _locked(path: Path) -> IO[str] | None:
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ValueError(
-            f"another process is training in {path.parent}; wait for it, or give another --run_dir."
-        ) from None
-    except OSError as error:  # some network file systems have no locks
-        lock.close()
-        _log.warning("%s cannot be locked (%s): see to it that no second run is launched there", path.parent, error)
-        return None
-    return lock
 
 
 def _differences(

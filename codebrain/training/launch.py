@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from filelock import FileLock
 
 from codebrain.config import to_dict
 from codebrain.data.format import write_text
@@ -82,7 +83,7 @@ class Run:
     """Put before the names that the trackers see; a run inside another one has its own."""
     config: Any = None
     """All that it depends on; None of a run inside another one."""
-    lock: IO[str] | None = None
+    lock: FileLock | None = None
     """Held by the main process as long as the run lives, so that no second launch writes into the folder."""
     first_scale: dict[str, Any] | None = None
     """State of float16's loss scaler before any training, which every run inside this one starts from."""
