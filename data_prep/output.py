@@ -15,7 +15,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from codebrain.data.format import (
     PARTIAL_SUFFIX,
+    Recording,
     Shard,
     Store,
     StoreInfo,
@@ -160,6 +161,9 @@ class Preparation:
             return NOTHING_USABLE
         store = self._finish(folder, results)
         print(f"{store.path}: {store.n_windows:,} windows, {store.hours:.2f} hours")
+        if (seconds := self.recipe.windows.seconds) % 1:
+            unseen = f"the last {seconds % 1:g} s of each window of {seconds:g} s"
+            print(f"NOTE: models read patches of a second, and will not see {unseen}")
         if self.task is not None:
             print(_labels(store, self.task))
         if self.report:
@@ -313,8 +317,20 @@ def _summary(results: Sequence[Result], sfreq: float) -> str:
     if 2 * rejected["amplitude"] > total:
         lines.append("            most windows were too large: --windows.max_uv sets the limit in microvolts")
     if states["failed"] + states["rejected"]:
-        lines.append("left out\n" + _reasons(results))
+        lines.append("left out\n" + _counted_kinds((row.path, row.reason) for row in _rows(results, used=False)))
+    if notes := [(row.path, note) for row in _rows(results, used=True) for note in _notes(row)]:
+        lines.append("noted of recordings that are used\n" + _counted_kinds(notes))
     return "\n".join(lines)
+
+
+def _rows(results: Sequence[Result], *, used: bool) -> list[Recording]:
+    return [result.recording for result in results if (result.recording.status == "ok") == used]
+
+
+def _notes(row: Recording) -> list[str]:
+    """What was assumed or left out of a recording, without the windows that were rejected."""
+    notes = row.reason.split("; ") if row.reason else []
+    return notes[:-1] if row.rejected else notes
 
 
 def _labels(store: Store, task: Task) -> str:
@@ -326,17 +342,15 @@ def _labels(store: Store, task: Task) -> str:
     return "\n".join(lines)
 
 
-def _reasons(results: Sequence[Result]) -> str:
-    """Counts of the reasons for which recordings were left out, each with an example."""
-    reasons: Counter[str] = Counter()
+def _counted_kinds(told: Iterable[tuple[str, str]]) -> str:
+    """Counts of what is told of recordings, by kind, each with an example."""
+    counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for result in results:
-        row = result.recording
-        if row.status != "ok":
-            kind = _kind(row.reason)
-            reasons[kind] += 1
-            examples.setdefault(kind, f"{row.path}: {row.reason}")
-    return "\n".join(f"  {count:>6,} x {kind}   e.g. {examples[kind]}" for kind, count in reasons.most_common())
+    for path, text in told:
+        kind = _kind(text)
+        counts[kind] += 1
+        examples.setdefault(kind, f"{path}: {text}")
+    return "\n".join(f"  {count:>6,} x {kind}   e.g. {examples[kind]}" for kind, count in counts.most_common())
 
 
 def _kind(reason: str) -> str:

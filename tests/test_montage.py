@@ -18,6 +18,7 @@ from data_prep.recipe import Recipe
 from data_prep.windows import WindowConfig
 from data_prep.write import Job, Result, prepare
 from tests.recordings import noise, write_edf
+from tests.test_prep import prep
 
 RECIPE = Recipe(
     clean=CleanConfig(l_freq=None, h_freq=None, notch=None),
@@ -201,3 +202,16 @@ def test_nineteen_clinical_channels_need_no_note(tmp_path):
     labels = [f"EEG {name}-REF" for name in TEN_TWENTY_19]
     file = write_edf(tmp_path / "a.edf", noise(19, 20, 200.0), 200.0, labels=labels)
     assert run(file, tmp_path / "s").recording.reason == ""
+
+
+def test_the_command_counts_what_it_noted(tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        write_edf(tmp_path / "in" / f"{number}.edf", noise(7, 20, 200.0, seed=number), 200.0, labels=[*SHORT, "X1"])
+    (tmp_path / "in" / "1_channels.tsv").write_text("name\tstatus\nC3\tbad\n")
+    flags = ["--windows.seconds", "1.5", "--windows.min_recording", "0", "--windows.drop_first", "0"]
+    flags += ["--windows.drop_last", "0", "--workers", "1"]
+    assert prep(monkeypatch, "corpus", tmp_path / "in", "--output", tmp_path / "s", *flags) == 0
+    said = capsys.readouterr().out
+    assert "3 x no known electrodes, not used   e.g. 0.edf: no known electrodes, not used: X1" in said
+    assert "1 x left out   e.g. 1.edf: left out: C3 (bad in 1_channels.tsv)" in said
+    assert "will not see the last 0.5 s of each window of 1.5 s" in said
