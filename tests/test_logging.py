@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
         run.accelerator.end_training()
         assert run.lock is not None
         run.lock.release()
+        time.sleep(1.1)  # TensorBoard reads its files in the order of their names, which have whole seconds
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     found = [(event.step, round(event.value, 1)) for event in events.Scalars("loss")]
