@@ -24,6 +24,7 @@ from codebrain.config import command, parse
 from codebrain.data.format import Store
 from codebrain.training.logging import read_metrics
 from data_prep.tasks import DATA_SETS
+from finetune.markdown import interval_note
 
 SMALL = "data_prep/configs/small.yaml"
 EYES = "examples/eyes.yaml"
@@ -154,9 +155,9 @@ def classifier_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         interval = figure["interval"]
         text = f"balanced accuracy {figure['mean']:.3f}"
         if interval:
-            text += f", 95 % interval over {entry['subjects']} subjects {interval[0]:.3f} to {interval[1]:.3f}"
+            text += f", 95 % CI {interval[0]:.3f} to {interval[1]:.3f}"
         rows.append((titles.get(name, name), text))
-    return rows
+    return [*rows, ("", interval_note(report))]
 
 
 def last_validation(run: Path) -> dict[str, Any]:

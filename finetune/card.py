@@ -27,8 +27,8 @@ Tells {what} from a window of EEG: {len(contract.ch_names)} channels x {contract
 - Channels: {", ".join(contract.ch_names)}
 - Preparation: `{json.dumps(contract.preparation, sort_keys=True)}`
 - Task: {task.title}; mode `{config.mode}`, head `{config.head}`
-- Selected on validation at step {facts["best_step"]} by {selection.removeprefix("valid_")} {facts[selection]:.4f}; the
-  run's report.md has the figures to quote
+- Selected on validation at step {facts["best_step"]} by {selection.removeprefix("valid_")} {facts[selection]:.3f}
+  (the selection makes this value too high; the run's report.md has the metrics to quote)
 
 ```python
 from finetune.classifier import load

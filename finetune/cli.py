@@ -24,9 +24,10 @@ from finetune.heads import shrink
 from finetune.markdown import MAIN
 from finetune.plan import Plan
 from finetune.predict import FEATURE_BATCH, FrozenFeatures
+from finetune.splits import fault_of_test
 from finetune.trial import Result, Trial
 
-_CHANGEABLE = ("data", "ckpt", "seeds", "baseline", "n_bootstrap", "training.num_workers")
+_CHANGEABLE = ("data", "ckpt", "seeds", "baseline", "training.num_workers")
 """What may change when a run is launched again: where store and checkpoint lie (what they are is noted and compared),
 and what adds trials to those that are there, or changes none."""
 
@@ -45,7 +46,7 @@ def run_command(argv: list[str] | None = None) -> int:
     run = start(config.run_dir, loop, config, changeable=_CHANGEABLE)
     run.on_main(lambda: _confirm(run, planned))
     run.keep_to({"ckpt": planned.fingerprints()})
-    asked = {"seeds": config.seeds, "baseline": config.baseline, "n_bootstrap": config.n_bootstrap}
+    asked = {"seeds": config.seeds, "baseline": config.baseline}
     if run.summary is not None and run.summary.get("asked") == asked:
         run.say(f"{run.path} is finished; its report is {run.path / 'report.md'}")
         run.part()
@@ -100,6 +101,8 @@ def _announce(run: Run, planned: Plan) -> None:
         run.say(f"NOTE: {line}.")
     if not len(folds[0].test):
         run.say("WARNING: this split has no test windows. Figures will be on validation, where weights are selected.")
+    if fault := fault_of_test(planned.splits, data.windows):
+        run.say(f"WARNING: {fault}.")
 
 
 def _trials(run: Run, planned: Plan, arm: str) -> Iterator[Result]:

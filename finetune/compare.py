@@ -1,70 +1,71 @@
-"""Whether the model beats a baseline: the difference of their figures, draw by draw of the same subjects.
+"""Whether the model beats a baseline: the difference of their metrics on the same subjects, and its interval.
 
-Two models are judged by the same people, and whoever is hard for one is mostly hard for the other: the interval of the
-difference is far narrower than those of the two figures suggest, and only it says whether one beats the other.
+Both models are evaluated on the same subjects, and whoever is hard for one is mostly hard for the other: the interval
+of the difference is far narrower than those of the two metrics suggest, and only it says whether one beats the other.
 
-Over several folds there are two differences. That of the figures over all windows mixes models that were trained
-apart, whose probabilities need not mean the same; that of the figures within each fold does not.
+Over several folds there are two differences. That of the metrics over all windows mixes models that were trained
+apart, whose probabilities need not mean the same; that of the metrics within each fold does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
-from finetune import metrics
-from finetune.bootstrap import Draws, Floats, interval
+from finetune import intervals, metrics
+from finetune.intervals import Floats, Weights
 from finetune.metrics import Predictions
 from finetune.task import TaskKind
 
-Verdict = Literal["better", "worse", "not told apart", "too few subjects", "undefined"]
-
-MIN_SUBJECTS = 6
-"""Subjects without whom no verdict is given: of two equal models five subjects all prefer the same one in 2 / 2**5, or
-6 %, of cases, more often than a 95 % interval may be wrong."""
+Verdict = Literal["better", "worse", "not significant", "too few subjects", "undefined"]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What models of several seeds said about the same windows, with the figures of merit of it."""
+class Evaluation:
+    """Predictions of models of several seeds for the same windows, with their metrics."""
 
+    kind: TaskKind
     by_seed: Sequence[Predictions]
     scores: Sequence[dict[str, float]]
-    """Every figure, of each seed."""
-    drawn: dict[str, Floats]
-    """Every figure in every draw of subjects (R,), mean over seeds."""
-    weight: Floats
-    """(R,) how many of its subjects a draw holds, by how many there are."""
+    """Every metric, of each seed."""
+    weighted: dict[str, Floats]
+    """Every metric for every row of weights (R,), mean over seeds."""
+    share: Floats
+    """(R,) how many of its subjects count in a row of weights, by how many there are."""
 
     @classmethod
-    def of(cls, kind: TaskKind, by_seed: Sequence[Predictions], draws: Draws) -> Judged:
-        """Compute all figures."""
+    def of(cls, kind: TaskKind, by_seed: Sequence[Predictions], weights: Weights) -> Evaluation:
+        """Compute all metrics."""
         scores = [metrics.score(kind, each) for each in by_seed]
-        return cls(by_seed, scores, draws.figures(kind, by_seed), draws.counts_of(by_seed[0]).mean(axis=1))
+        share = weights.counts_of(by_seed[0]).mean(axis=1)
+        return cls(kind, by_seed, scores, weights.metrics(kind, by_seed), share)
 
-    @property
-    def n_subjects(self) -> int:
-        """Who is judged."""
-        return len(np.unique(self.by_seed[0].subject))
+    @cached_property
+    def df(self) -> float:
+        """Degrees of freedom of an interval; NaN if there is none."""
+        return intervals.degrees_of_freedom(self.kind, [self.by_seed[0]])
 
     def mean(self, name: str) -> float:
-        """A figure, mean over seeds."""
-        return float(np.mean([figures[name] for figures in self.scores]))
+        """A metric, mean over seeds."""
+        return float(np.mean([values[name] for values in self.scores]))
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """Interval of a metric's mean over seeds."""
+        return intervals.interval(name, self.mean(name), self.weighted[name], self.df)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the model's figure of merit lies above a baseline's."""
+    """How far the model's metric lies above a baseline's."""
 
     ours: float
     theirs: float
     interval: tuple[float, float] | None
-    """Of the difference, over draws of subjects."""
-    n_subjects: int
-    """Whom it is about."""
+    """Of the difference, over subjects."""
 
     @property
     def value(self) -> float:
@@ -73,14 +74,14 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Better or worse only where the interval does not hold 0, and is one."""
+        """Better or worse only where the interval excludes 0, and there is one."""
         if not np.isfinite(self.value):
             return "undefined"
-        if self.interval is None or self.n_subjects < MIN_SUBJECTS:
+        if self.interval is None:
             return "too few subjects"
         if self.interval[0] > 0:
             return "better"
-        return "worse" if self.interval[1] < 0 else "not told apart"
+        return "worse" if self.interval[1] < 0 else "not significant"
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in report.json."""
@@ -88,26 +89,36 @@ class Difference:
         return numbers | {"interval": self.interval, "verdict": self.verdict}
 
 
-def over_all(name: str, ours: Judged, theirs: Judged) -> Difference:
-    """Of a figure over all windows that were judged."""
-    drawn = interval(ours.drawn[name] - theirs.drawn[name])
-    return Difference(ours.mean(name), theirs.mean(name), drawn, ours.n_subjects)
+def over_all(name: str, ours: Evaluation, theirs: Evaluation) -> Difference:
+    """Of a metric over all windows."""
+    value = ours.mean(name) - theirs.mean(name)
+    found = intervals.interval_of_difference(name, value, ours.weighted[name] - theirs.weighted[name], ours.df)
+    return Difference(ours.mean(name), theirs.mean(name), found)
 
 
-def within_folds(name: str, ours: Sequence[Judged], theirs: Sequence[Judged]) -> Difference:
-    """Of a figure within each fold, averaged over the folds that define it for both.
+def within_folds(name: str, ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> Difference:
+    """Of a metric within each fold, averaged over the folds that define it for both."""
+    pairs = list(zip(ours, theirs, strict=True))
+    values = np.array([[one.mean(name), other.mean(name)] for one, other in pairs])
+    defined = np.isfinite(values).all(axis=1)
+    if not defined.any():
+        return Difference(np.nan, np.nan, None)
+    mean_ours, mean_theirs = values[defined].mean(axis=0)
+    folds = [one for one, its in zip(ours, defined, strict=True) if its]
+    df = intervals.degrees_of_freedom(folds[0].kind, [fold.by_seed[0] for fold in folds])
+    weighted = weighted_within_folds(name, ours, theirs)
+    found = intervals.interval_of_difference(name, mean_ours - mean_theirs, weighted, df)
+    return Difference(float(mean_ours), float(mean_theirs), found)
 
-    In a draw a fold counts by how many of its subjects were drawn: if each subject is a fold, this is the bootstrap of
-    the subjects' own differences, where a fold that counted once in every draw would give too narrow an interval.
+
+def weighted_within_folds(name: str, ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> Floats:
+    """The difference within folds for every row of weights (R,).
+
+    A fold counts by the share of its subjects that do: if each subject is a fold, these are the means of the other
+    subjects' own differences. A fold that a row leaves undefined does not count in it.
     """
     pairs = list(zip(ours, theirs, strict=True))
-    figures = np.array([[one.mean(name), other.mean(name)] for one, other in pairs])
-    defined = np.isfinite(figures).all(axis=1)
-    means = figures[defined].mean(axis=0) if defined.any() else np.full(2, np.nan)
-    drawn = np.stack([one.drawn[name] - other.drawn[name] for one, other in pairs])
-    # A draw may leave out whom a fold needs; the folds that it does define speak for it.
-    weight = np.where(np.isfinite(drawn), np.stack([one.weight for one, _ in pairs]), 0.0)
+    differences = np.stack([one.weighted[name] - other.weighted[name] for one, other in pairs])
+    share = np.where(np.isfinite(differences), np.stack([one.share for one, _ in pairs]), 0.0)
     with np.errstate(invalid="ignore"):
-        mean = (weight * np.nan_to_num(drawn)).sum(axis=0) / weight.sum(axis=0)
-    n_subjects = sum(one.n_subjects for (one, _), counts in zip(pairs, defined, strict=True) if counts)
-    return Difference(float(means[0]), float(means[1]), interval(mean), n_subjects)
+        return (share * np.nan_to_num(differences)).sum(axis=0) / share.sum(axis=0)

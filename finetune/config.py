@@ -17,8 +17,6 @@ Baseline = Literal["band_power", "tangent_space", "untrained"]
 FROM_SCRATCH = "none"
 """Value of --ckpt for a backbone with random weights."""
 
-_FEWEST_DRAWS = 50
-
 FOLD = "{fold}"
 """Stands in --ckpt for the number of the fold."""
 
@@ -110,12 +108,8 @@ class FinetuneConfig:
     optim: OptimConfig = field(default_factory=_paper_optim)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """Sizes of the backbone of `--ckpt none`; any other checkpoint brings its own."""
-    n_bootstrap: int = 1000
-    """Draws of subjects for the confidence intervals."""
 
     def __post_init__(self) -> None:
-        if self.n_bootstrap < _FEWEST_DRAWS:
-            raise ValueError(f"--n_bootstrap is {self.n_bootstrap}; an interval needs at least {_FEWEST_DRAWS} draws")
         if min(self.seeds, default=0) < 0:
             raise ValueError(f"--seeds is {self.seeds}; a seed is a whole number, 0 or more")
         if self.splits is not None and replace(self.split, within_subject=False) != SplitConfig():

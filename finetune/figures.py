@@ -24,7 +24,7 @@ from sklearn.decomposition import PCA
 
 from codebrain.training.figures import save
 from codebrain.training.logging import read_metrics
-from finetune.markdown import HEADLINE, MAIN, TITLES, in_words
+from finetune.markdown import HEADLINE, MAIN, TITLES, in_words, windows_in
 from finetune.metrics import Predictions
 from finetune.trial import Result
 
@@ -82,7 +82,7 @@ def comparison(report: dict[str, Any]) -> Figure:
             axis.plot(value["mean"], place, "D", color=colour, markersize=6)
             text = (f"{value['mean']:.3f}", (value["mean"], place), (0, 6))
             axis.annotate(*text, textcoords="offset points", ha="center")
-        if name in report["chance"]:
+        if np.isfinite(report["chance"].get(name, np.nan)):
             axis.axvline(report["chance"][name], label="chance", **_CHANCE)
         axis.set_xlabel(in_words(name) + " (less is better)" * (name == "rmse"))
         axis.grid(axis="x", alpha=0.3)
@@ -90,20 +90,23 @@ def comparison(report: dict[str, Any]) -> Figure:
     axes[0].set(yticks=range(len(arms)), ylim=(len(arms) - 0.5, -0.7))
     axes[0].set_yticklabels([TITLES[arm] for arm in arms])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right lower")
-    figure.suptitle(f"{_title(report)}\ndiamond: mean over seeds, dots: seeds, bar: 95 % interval over subjects")
+    found = report["intervals"]
+    bar = f"no 95 % CI: {found['none_because']}" if found["none_because"] else f"bar: 95 % CI ({found['method']})"
+    figure.suptitle(f"{_title(report)}\ndiamond: mean over seeds, dots: seeds, {bar}")
     return figure
 
 
 def confusion(report: dict[str, Any]) -> Figure:
-    """Rows are true classes and sum to 100 %; a cell has its share and the number of windows over all seeds."""
+    """Rows are true classes and sum to 100 %; a cell has its share and the number of windows, mean over seeds."""
     names, counts = report["task"]["class_names"], np.array(_main(report)["confusion"])
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    total = counts.sum(1, keepdims=True)
+    share = counts / np.where(total > 0, total, 1)
     size = 2.4 + 0.62 * len(names)
     figure = Figure(figsize=(size + 0.9, size), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(*share.shape):
-        text = f"{100 * share[row, column]:.0f} %\n{counts[row, column]}"
+        text = f"{100 * share[row, column]:.0f} %\n{windows_in(float(counts[row, column]))}"
         colour = "white" if share[row, column] > 0.55 else "black"
         axis.text(column, row, text, ha="center", va="center", color=colour)
     axis.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="answer", ylabel="true class")
@@ -132,15 +135,18 @@ def ranking_curves(report: dict[str, Any], by_seed: dict[int, Predictions]) -> F
         left.plot(false_rate, recall, label=f"{name}: {sk.auc(false_rate, recall):.3f}")
         precision, recall, _ = sk.precision_recall_curve(positive, score)
         right.plot(recall, precision, label=f"{name}: {sk.auc(recall, precision):.3f}")
-    left.plot([0, 1], [0, 1], label="chance: 0.500", **_CHANCE)
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title="receiver operating characteristic")
     share = report["chance"]["pr_auc"]
-    right.axhline(share, label=f"chance: {share:.3f}", **_CHANCE)
+    if np.isfinite(share):  # otherwise there is one class, and no curve
+        left.plot([0, 1], [0, 1], label="chance: 0.500", **_CHANCE)
+        chance = "chance" if len(names) == 2 else "chance, mean of the classes"
+        right.axhline(share, label=f"{chance}: {share:.3f}", **_CHANCE)
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title="receiver operating characteristic")
     what = f"recall of {names[1]!r}" if len(names) == 2 else f"recall of each class against the rest, seed {seed}"
     right.set(xlabel=what, ylabel="precision", title="precision and recall")
     for axis in (left, right):
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
-        axis.legend(loc="lower right" if axis is left else "best", title="area under the curve", title_fontsize=7)
+        if axis.lines:
+            axis.legend(loc="lower right" if axis is left else "best", title="area under the curve", title_fontsize=7)
     several = len(names) > 2 and len(by_seed) > 1
     figure.suptitle(_title(report) + f"\ncurves of seed {seed} alone" * several)
     return figure
@@ -168,7 +174,7 @@ def subjects(report: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(max(4.5, min(12.0, 1.5 + 0.22 * len(rows))), 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot([row[name] for row in rows], "o", markersize=4)
-    if name in report["chance"]:
+    if np.isfinite(report["chance"].get(name, np.nan)):
         axis.axhline(report["chance"][name], label="chance", **_CHANCE)
         axis.legend()
     if len(rows) <= 5 * _MANY:

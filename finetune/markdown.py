@@ -53,7 +53,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         "\n".join(f"- **{text}**" for text in report["cautions"]) or None,
         f"## Figures on {'the test set' if side == 'test' else 'VALIDATION'}",
         _headline(report),
-        "Mean over seeds ± standard deviation over seeds, in brackets the 95 % interval over subjects.",
+        interval_note(report),
         *_compared(report),
         *_recordings(report),
         *(_seeds(report) if len(config["seeds"]) > 1 else []),
@@ -104,7 +104,30 @@ def summary(report: dict[str, Any]) -> str:
     table = [{column: in_words(column) for column in rows[0]}, *rows]
     widths = {column: max(len(row[column]) for row in table) for column in rows[0]}
     lines = ["  ".join(row[column].ljust(width) for column, width in widths.items()).rstrip() for row in table]
-    return "\n".join([*report["cautions"], "", *lines])
+    return "\n".join([*report["cautions"], "", *lines, interval_note(report)])
+
+
+def interval_note(report: dict[str, Any]) -> str:
+    """What stands beside a metric, and how its interval was computed."""
+    note = "Mean over seeds ± standard deviation over seeds" if len(report["config"]["seeds"]) > 1 else "One seed"
+    found = report["intervals"]
+    if found["none_because"]:
+        return f"{note}. No 95 % CI: {found['none_because']}."
+    over = f"over {counted(found['subjects'], 'subject')} for these trained models ({found['method']})"
+    note += f"; in brackets the 95 % CI {over}."
+    metrics = [
+        entry[report["reported_side"]]["metrics"][name]
+        for entry in report["arms"].values()
+        for name in HEADLINE[report["task"]["kind"]]
+    ]
+    if any(metric["interval"] is None for metric in metrics):
+        note += " A metric at an end of its range, or undefined without some subject, has none."
+    return note
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 subject`, `2 subjects`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def headline_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -150,8 +173,8 @@ def _compared(report: dict[str, Any]) -> list[str]:
         for way, found in ways.items()
     ]
     return [
-        "Against the baselines; in brackets the 95 % interval of the difference, over draws of subjects that are the "
-        "same for both. Better or worse is said of six subjects or more, where it does not hold 0:",
+        "Against the baselines; in brackets the 95 % CI of the difference, over subjects that are the same for both. "
+        "It is significant where that excludes 0. Of equal models, 1 verdict in 20 is significant by chance:",
         _table(rows),
     ]
 
@@ -163,7 +186,7 @@ def _difference(found: dict[str, Any]) -> str:
 
 
 def _recordings(report: dict[str, Any]) -> list[str]:
-    """Figures of one answer per recording."""
+    """Metrics of one prediction per recording."""
     side, names = report["reported_side"], HEADLINE[report["task"]["kind"]]
     entries = {arm: entry[side]["recordings"] for arm, entry in report["arms"].items() if "recordings" in entry[side]}
     if not entries:
@@ -173,7 +196,8 @@ def _recordings(report: dict[str, Any]) -> list[str]:
         for arm, entry in entries.items()
     ]
     return [
-        f"One answer per recording, the mean over its windows ({entries[MAIN]['n']} recordings, each of one label):",
+        f"One prediction per recording, the mean over its windows ({entries[MAIN]['n']} recordings, each of one "
+        "label):",
         _table(rows),
     ]
 
@@ -197,15 +221,21 @@ def _folds(report: dict[str, Any]) -> list[str]:
         for number in range(len(report["splits"]["folds"]))
     ]
     rows = [
-        {"model": TITLES[arm]} | {name: _figure(entry[side]["folds"][name] | {"interval": None}) for name in names}
+        {"model": TITLES[arm]} | {name: _over_folds(entry[side]["folds"][name]) for name in names}
         for arm, entry in report["arms"].items()
     ]
     return [
-        "Within each fold, mean ± standard deviation over folds:",
+        "Within each fold, mean ± standard deviation over folds (which is no standard error):",
         _table(rows),
         f"{TITLES[MAIN]} within each fold (mean of seeds):",
         _table(each),
     ]
+
+
+def _over_folds(entry: dict[str, Any]) -> str:
+    n = len(entry["by_fold"])
+    defined = f" ({entry['defined']} of {n} folds)" if 0 < entry["defined"] < n else ""
+    return _figure(entry | {"interval": None}) + defined
 
 
 def _classes(report: dict[str, Any]) -> list[str]:
@@ -214,15 +244,20 @@ def _classes(report: dict[str, Any]) -> list[str]:
         return []
     names = report["task"]["class_names"]
     matrix = [
-        {"true class": name} | dict(zip((f"called {other}" for other in names), row, strict=True))
+        {"true class": name} | dict(zip((f"predicted {other}" for other in names), map(windows_in, row), strict=True))
         for name, row in zip(names, entry["confusion"], strict=True)
     ]
     return [
         "## Per class",
         _table(entry["per_class"]),
-        "Windows of all seeds, by true class and by answer:",
+        "Windows by true and predicted class" + (", mean over seeds:" if len(report["config"]["seeds"]) > 1 else ":"),
         _table(matrix),
     ]
+
+
+def windows_in(value: float) -> str:
+    """A number of windows, which may be a mean over seeds."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:

@@ -93,23 +93,30 @@ def score(kind: TaskKind, predictions: Predictions) -> dict[str, float]:
 
 
 def chance(kind: TaskKind, labels: npt.NDArray[Any]) -> dict[str, float]:
-    """What a guess that does not look at the signal reaches: the line to beat in a figure."""
+    """What a guess that does not look at the signal reaches: the line to beat in a figure.
+
+    NaN where all labels are the same: a guess of that one is right everywhere, and says nothing.
+    """
+    n_values = len(np.unique(labels))
     if kind == "regression":
-        return {"pearson_r": 0.0, "r2": 0.0, "rmse": float(np.std(labels))}
-    figures = {"balanced_accuracy": 1 / len(np.unique(labels)), "kappa": 0.0}
-    # Of several classes the mean of their shares.
-    share = float(np.mean(labels == 1)) if kind == "binary" else 1 / len(np.unique(labels))
-    return figures | {"auroc": 0.5, "pr_auc": share, "average_precision": share}
+        found = {"pearson_r": 0.0, "r2": 0.0, "rmse": float(np.std(labels))}
+    else:
+        # Of several classes the mean of their shares.
+        share = float(np.mean(labels == 1)) if kind == "binary" else 1 / n_values
+        found = {"balanced_accuracy": 1 / n_values, "kappa": 0.0, "auroc": 0.5}
+        found |= {"pr_auc": share, "average_precision": share}
+    return found if n_values > 1 else dict.fromkeys(found, float("nan"))
 
 
 def per_class(predictions: Predictions, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall, F1, AUROC against the rest and number of windows of each class."""
+    """Precision, recall, F1, AUROC against the rest, and from how many windows and subjects, of each class."""
     columns = sk.precision_recall_fscore_support(
         predictions.label, predictions.predicted(), labels=range(len(class_names)), zero_division=0
     )
     return [
         {"class": name, "precision": float(p), "recall": float(r), "f1": float(f)}
         | {"auroc": _ranking(predictions.label == index, predictions.score[:, index])["auroc"], "windows": int(n)}
+        | {"subjects": len(np.unique(predictions.subject[predictions.label == index]))}
         for index, (name, p, r, f, n) in enumerate(zip(class_names, *columns, strict=True))
     ]
 

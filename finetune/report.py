@@ -2,7 +2,7 @@
 
 A figure of merit is computed per seed, on the predictions for all windows of a side (over several folds: every
 subject's windows once, from the model that did not see the subject), and given as mean and standard deviation over
-seeds, with an interval over subjects.
+seeds, with a confidence interval over subjects.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch
 
 from codebrain.config import to_dict
 from codebrain.data.format import write_text
-from finetune import bootstrap, compare, metrics
-from finetune.bootstrap import Draws
-from finetune.compare import Difference, Judged
+from finetune import compare, intervals, metrics
+from finetune.compare import Difference, Evaluation
 from finetune.config import FinetuneConfig
-from finetune.markdown import MAIN, TITLES, in_words, to_markdown
+from finetune.intervals import Weights
+from finetune.markdown import MAIN, TITLES, counted, in_words, to_markdown
 from finetune.metrics import Predictions
-from finetune.splits import Splits, Windows
+from finetune.splits import Splits, Windows, fault_of_test
 from finetune.task import Task
 from finetune.trial import Result
 
@@ -58,16 +58,20 @@ class Arms:
         return [[r.predictions[side] for r in self.results[arm] if r.fold == fold] for fold in folds]
 
 
+_FEW = 10
+"""Subjects below whom the report warns of wide intervals."""
+
+
 @dataclass(frozen=True)
 class _Arm:
     """An arm's figures on the side that the report speaks of."""
 
-    whole: Judged
+    whole: Evaluation
     """On all windows, those of all folds together."""
-    folds: list[Judged]
+    folds: list[Evaluation]
     """Within each fold, of several."""
-    recordings: Judged | None
-    """Of answers averaged over each recording, where all windows of one have the same label."""
+    recordings: Evaluation | None
+    """Of predictions averaged over each recording, where all windows of one have the same label."""
 
 
 def build(
@@ -84,8 +88,9 @@ def build(
     facts : dict
         What else the run knows: `store`, `processes`, and what `provenance` finds: `pretraining`, `prepared_otherwise`.
     """
-    judged = {name: _judge(arms, name, windows, config.n_bootstrap) for name in arms.results}
-    compared = {name: _compare(arms.task.selection, judged, name) for name in judged if name != MAIN}
+    evaluated = {name: _evaluate(arms, name, windows) for name in arms.results}
+    compared = {name: _compare(arms.task.selection, evaluated, name) for name in evaluated if name != MAIN}
+    whole = evaluated[MAIN].whole
     return {
         "task": {"name": arms.task.name, "protocol": arms.task.protocol, "title": arms.task.title}
         | {"kind": arms.task.kind, "class_names": list(arms.task.class_names)},
@@ -94,18 +99,17 @@ def build(
         "splits": _splits(splits, windows),
         "selected_by": f"valid/{arms.task.selection}",
         "reported_side": arms.side,
-        "chance": metrics.chance(arms.task.kind, judged[MAIN].whole.by_seed[0].label),
+        "intervals": _intervals(arms.task, whole),
+        "chance": metrics.chance(arms.task.kind, whole.by_seed[0].label),
         "arms": {
             name: {arms.side: _side(arms.task, each)}
             | ({"valid": _selection(arms, name)} if arms.side != "valid" else {})
             | {"trials": [{"fold": r.fold, "seed": r.seed} | r.facts for r in arms.results[name]]}
-            for name, each in judged.items()
+            for name, each in evaluated.items()
         },
-        "per_subject": _mean_tables(
-            [metrics.per_subject(arms.task.kind, p) for p in judged[MAIN].whole.by_seed], "subject"
-        ),
+        "per_subject": _mean_tables([metrics.per_subject(arms.task.kind, p) for p in whole.by_seed]),
         "compared": {name: {way: d.to_json() for way, d in ways.items()} for name, ways in compared.items()},
-        "cautions": _cautions(arms, splits, windows)
+        "cautions": _cautions(arms, splits, windows, _intervals(arms.task, whole))
         + _pretraining(facts["pretraining"], arms.side)
         + [text for name, ways in compared.items() if (text := _verdict(arms.task.selection, name, ways))],
         "versions": _versions(),
@@ -128,17 +132,38 @@ def _versions() -> dict[str, str]:
 # --- figures -------------------------------------------------------------------------------------------------------
 
 
-def _judge(arms: Arms, arm: str, windows: Windows, n_draws: int) -> _Arm:
+def _evaluate(arms: Arms, arm: str, windows: Windows) -> _Arm:
     kind, side = arms.task.kind, arms.side
     by_seed = list(arms.by_seed(arm, side).values())
-    draws = Draws.of(by_seed[0].subject, n_draws)
+    weights = Weights.leave_one_out(by_seed[0].subject)
     folds = arms.by_fold(arm, side)
     recordings = [metrics.by_recording(each, windows.recording) for each in by_seed]
     return _Arm(
-        Judged.of(kind, by_seed, draws),
-        [Judged.of(kind, fold, draws) for fold in folds] if len(folds) > 1 else [],
-        Judged.of(kind, whole, draws) if (whole := [each for each in recordings if each is not None]) else None,
+        Evaluation.of(kind, by_seed, weights),
+        [Evaluation.of(kind, fold, weights) for fold in folds] if len(folds) > 1 else [],
+        Evaluation.of(kind, whole, weights) if (whole := [each for each in recordings if each is not None]) else None,
     )
+
+
+def _intervals(task: Task, evaluation: Evaluation) -> dict[str, Any]:
+    """What the intervals of the report are, or why there are none."""
+    subject, label = evaluation.by_seed[0].subject, evaluation.by_seed[0].label
+    n_subjects, why = len(np.unique(subject)), ""
+    if n_subjects < intervals.MIN_SUBJECTS:
+        why = f"{counted(n_subjects, 'subject')}, and an interval needs {intervals.MIN_SUBJECTS}"
+    elif math.isnan(evaluation.df):
+        groups = {f"class {name!r}": subject[label == index] for index, name in enumerate(task.class_names)}
+        of = {name: own for name, own in (groups or {"the test set": subject}).items() if len(own)}
+        few = min(of, key=lambda name: intervals.effective_subjects([of[name]]))
+        most = "all" if len(np.unique(of[few])) == 1 else "most"
+        why = f"{most} windows of {few} are of one subject"
+    return {
+        "level": intervals.LEVEL,
+        "method": intervals.METHOD,
+        "subjects": n_subjects,
+        "degrees_of_freedom": evaluation.df,
+        "none_because": why,
+    }
 
 
 def _side(task: Task, arm: _Arm) -> dict[str, Any]:
@@ -151,9 +176,10 @@ def _side(task: Task, arm: _Arm) -> dict[str, Any]:
     if arm.recordings is not None:
         entry["recordings"] = {"n": len(arm.recordings.by_seed[0]), "metrics": _over_seeds(arm.recordings)}
     if task.kind != "regression":
-        entry["per_class"] = _mean_tables([metrics.per_class(p, task.class_names) for p in arm.whole.by_seed], "class")
+        entry["per_class"] = _mean_tables([metrics.per_class(p, task.class_names) for p in arm.whole.by_seed])
         matrices = [metrics.confusion(p, len(task.class_names)) for p in arm.whole.by_seed]
-        entry["confusion"] = np.sum(matrices, axis=0).tolist()
+        # Not the sum: that would count each window as often as there are seeds.
+        entry["confusion"] = np.mean(matrices, axis=0).tolist()
     return entry
 
 
@@ -165,19 +191,19 @@ def _selection(arms: Arms, arm: str) -> dict[str, Any]:
     return {"folds": _over_folds([[metrics.score(arms.task.kind, p) for p in f] for f in arms.by_fold(arm, "valid")])}
 
 
-def _over_seeds(judged: Judged) -> dict[str, Any]:
-    """Mean and standard deviation over seeds of every figure, and its interval over subjects."""
+def _over_seeds(evaluation: Evaluation) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of every metric, and its interval over subjects."""
     result = {}
-    for name in judged.scores[0]:
-        values = [figures[name] for figures in judged.scores]
+    for name in evaluation.scores[0]:
+        values = [scores[name] for scores in evaluation.scores]
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        interval = bootstrap.interval(judged.drawn[name])
-        result[name] = {"mean": float(np.mean(values)), "sd": sd, "by_seed": values, "interval": interval}
+        mean, interval = evaluation.mean(name), evaluation.interval(name)
+        result[name] = {"mean": mean, "sd": sd, "by_seed": values, "interval": interval}
     return result
 
 
 def _over_folds(folds: Sequence[Sequence[dict[str, float]]]) -> dict[str, Any]:
-    """Mean and standard deviation over folds of the figures within each fold (mean over seeds)."""
+    """Mean and standard deviation over those folds that define a metric, of its mean over seeds within the fold."""
     result = {}
     for name in folds[0][0]:
         values = [float(np.mean([figures[name] for figures in seeds])) for seeds in folds]
@@ -186,16 +212,17 @@ def _over_folds(folds: Sequence[Sequence[dict[str, float]]]) -> dict[str, Any]:
             "mean": float(np.mean(defined)) if defined else math.nan,
             "sd": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
             "by_fold": values,
+            "defined": len(defined),
         }
     return result
 
 
-def _mean_tables(tables: list[list[dict[str, Any]]], key: str) -> list[dict[str, Any]]:
-    """Mean over seeds of tables with the same rows."""
+def _mean_tables(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Mean over seeds of tables with the same rows; names and counts are those of the first."""
     rows = []
     for same in zip(*tables, strict=True):
-        row = {name: float(np.mean([each[name] for each in same])) for name in same[0] if name != key}
-        rows.append({key: same[0][key]} | row | {"windows": same[0]["windows"]})
+        numbers = {name for name, value in same[0].items() if isinstance(value, float)}
+        rows.append(same[0] | {name: float(np.mean([each[name] for each in same])) for name in numbers})
     return rows
 
 
@@ -218,7 +245,7 @@ def _splits(splits: Splits, windows: Windows) -> dict[str, Any]:
     }
 
 
-def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
+def _cautions(arms: Arms, splits: Splits, windows: Windows, interval: dict[str, Any]) -> list[str]:
     """What a reader must know before quoting a figure."""
     side = arms.side
     cautions = []
@@ -227,18 +254,24 @@ def _cautions(arms: Arms, splits: Splits, windows: Windows) -> list[str]:
             "THERE IS NO TEST SET. The split has no test windows, so every figure is on validation, where weights were "
             "also selected: it is too high by an unknown amount. `--split.kind kfold` tests every subject once."
         )
-    if missing := _absent(arms):
+    if fault := fault_of_test(splits, windows):
+        cautions.append(f"{fault[0].upper()}{fault[1:]}.")
+    elif missing := _absent(arms):
+        where = "test set" if side == "test" else "validation set"
         cautions.append(
-            f"No window of {', '.join(missing)} is among those judged: balanced accuracy, AUROC and PR-AUC are means "
-            "over the other classes."
+            f"No window of {', '.join(missing)} is in the {where}: balanced accuracy, AUROC and PR-AUC are means over "
+            "the other classes."
         )
     if splits.within_subject:
         cautions.append(_who_is_known(splits, windows, side))
-    n_subjects = len(np.unique(next(iter(arms.by_seed(MAIN, side).values())).subject))
-    if n_subjects == 1:
-        cautions.append("One subject is behind the figures: nothing is known of others, and there is no interval.")
-    elif n_subjects < 10:
-        cautions.append(f"Only {n_subjects} subjects are behind the figures; an interval over so few is a rough one.")
+    if interval["none_because"]:
+        more = " `--split.kind kfold` tests every subject once." if splits.kind == "ratio" else ""
+        cautions.append(f"No 95 % CI and no verdict: {interval['none_because']}.{more}")
+    elif interval["subjects"] < _FEW:
+        cautions.append(
+            f"Only {interval['subjects']} subjects are evaluated: intervals are wide, and only large differences are "
+            "significant."
+        )
     if len(arms.by_seed(MAIN, side)) == 1:
         cautions.append("One seed only: no spread over seeds is known. `--seeds 0 1 2 3 4` gives it.")
     if len(splits.folds) > 1:
@@ -274,17 +307,17 @@ def _who_is_known(splits: Splits, windows: Windows, side: str) -> str:
 
 
 def _absent(arms: Arms) -> list[str]:
-    """Classes without a window on the side that is reported."""
-    judged = np.unique(next(iter(arms.by_seed(MAIN, arms.side).values())).label)
-    return [name for index, name in enumerate(arms.task.class_names) if index not in judged]
+    """Classes without a window in the split that is reported."""
+    present = np.unique(next(iter(arms.by_seed(MAIN, arms.side).values())).label)
+    return [name for index, name in enumerate(arms.task.class_names) if index not in present]
 
 
 # --- against the baselines -----------------------------------------------------------------------------------------
 
 
-def _compare(figure: str, judged: dict[str, _Arm], baseline: str) -> dict[str, Difference]:
+def _compare(figure: str, evaluated: dict[str, _Arm], baseline: str) -> dict[str, Difference]:
     """The model against a baseline: `all` windows together and, of several folds, `within_folds`."""
-    ours, theirs = judged[MAIN], judged[baseline]
+    ours, theirs = evaluated[MAIN], evaluated[baseline]
     found = {"all": compare.over_all(figure, ours.whole, theirs.whole)}
     if ours.folds:
         found["within_folds"] = compare.within_folds(figure, ours.folds, theirs.folds)
@@ -295,14 +328,14 @@ def _verdict(figure: str, baseline: str, ways: dict[str, Difference]) -> str:
     """A sentence unless the model is clearly above a baseline."""
     whole, name, title = ways["all"], in_words(figure), TITLES[baseline]
     if whole.verdict == "undefined":
-        return f"CodeBrain and {title} cannot be compared: {name} is not defined by the windows that were judged."
-    numbers = f"{name} {whole.ours:.3f} against {whole.theirs:.3f}, a difference of {_signed(whole)} over subjects"
+        return f"CodeBrain and {title} cannot be compared: {name} is undefined on these windows."
+    numbers = f"{name} {whole.ours:.3f} against {whole.theirs:.3f}, a difference of {_signed(whole)}"
     if whole.value <= 0:
         text = f"CodeBrain does NOT beat {title}: {numbers}."
-    elif whole.verdict == "not told apart":
-        text = f"CodeBrain lies above {title}, and these subjects do not tell the two apart: {numbers}."
+    elif whole.verdict == "not significant":
+        text = f"CodeBrain scores higher than {title}, but the difference is not significant: {numbers}."
     elif whole.verdict == "too few subjects":
-        text = f"CodeBrain lies above {title}, and too few subjects say so to tell the two apart: {numbers}."
+        text = f"CodeBrain scores higher than {title}, but the subjects are too few to compare the two: {numbers}."
     else:
         text = ""
     within = ways.get("within_folds")
@@ -313,9 +346,9 @@ def _verdict(figure: str, baseline: str, ways: dict[str, Difference]) -> str:
 
 def _signed(difference: Difference) -> str:
     if difference.interval is None:
-        return f"{difference.value:+.3f} (no interval)"
+        return f"{difference.value:+.3f} (no 95 % CI)"
     low, high = difference.interval
-    return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{difference.value:+.3f} [95 % CI {low:+.3f}, {high:+.3f}]"
 
 
 def _json(value: Any) -> Any:

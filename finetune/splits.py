@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +23,12 @@ from codebrain.data.format import SPLITS
 
 SplitKind = Literal["auto", "predefined", "ratio", "kfold", "leave_one_subject_out"]
 Ids = npt.NDArray[np.int64]
+
+_FEWEST_OF_A_CLASS = 3
+"""Subjects of a class that its windows need in training, validation and test."""
+
+_DRAWN = ("ratio", "kfold", "leave_one_subject_out")
+"""Kinds whose subjects are drawn here, so that others can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +105,8 @@ def make(windows: Windows, config: SplitConfig) -> Splits:
     Raises
     ------
     ValueError
-        The store has no split of its own, there are too few subjects, a subject would be on two sides, or a class has
-        no example to train on.
+        The store has no split of its own, there are too few subjects, a subject would be on two sides, a class has no
+        example to train on, or the validation or test split holds one class only.
     """
     kind: str = config.kind
     if kind == "auto":
@@ -120,12 +128,29 @@ def check(splits: Splits, windows: Windows) -> Splits:
             _check_subjects(fold, windows.subject, where)
         if windows.class_names:
             _check_classes(fold, windows, where)
-        elif not np.ptp(windows.label[fold.valid]) > 0:
-            raise ValueError(
-                f"the validation values{where} are all {windows.label[fold.valid][0]:g}, so nothing can be selected on "
-                "them. Change --split.seed or --split.valid_fraction."
-            )
+        if fault := _one_label(windows, fold.valid, "validation", where):
+            raise ValueError(f"{fault}, so nothing can be selected on it. {_advice(splits.kind, 'valid')}")
+    if splits.kind in _DRAWN and (fault := fault_of_test(splits, windows)):
+        raise ValueError(f"{fault}. {_advice(splits.kind, 'test')}")
     return splits
+
+
+def fault_of_test(splits: Splits, windows: Windows) -> str:
+    """Why the test windows, of all folds together, leave metrics or their intervals undefined; "" if they do not."""
+    tested = np.concatenate([fold.test for fold in splits.folds])
+    if fault := _one_label(windows, tested, "test", ""):
+        undefined = "balanced accuracy, AUROC and PR-AUC" if windows.class_names else "R2 and Pearson's r"
+        return f"{fault}, which leaves {undefined} undefined"
+    if not windows.class_names or not len(tested):
+        return ""
+    subjects = _Subjects.of(dataclasses.replace(windows, subject=windows.subject[tested], label=windows.label[tested]))
+    alone = [windows.class_names[index] for index, n in sorted(subjects.count(subjects.classes).items()) if n == 1]
+    if alone and subjects.least == 2:
+        return (
+            f"the test split has one subject of class {', '.join(map(repr, alone))}: each subject has one class, so "
+            "that metrics would be those of this subject, without an interval"
+        )
+    return ""
 
 
 def _predefined(windows: Windows) -> Fold:
@@ -146,40 +171,46 @@ def _predefined(windows: Windows) -> Fold:
 
 def _by_subject(windows: Windows, kind: str, config: SplitConfig) -> Iterator[Fold]:
     """Folds whose sides are groups of subjects."""
-    names = subject_order(windows.subject, windows.label, config.seed)
-    for test in _test_groups(names, kind, config):
+    subjects = _Subjects.of(windows)
+    groups = _test_groups(subjects, kind, config)
+    _check_three_of_each(subjects, windows.class_names)
+    names = subjects.order(config.seed)
+    if kind != "leave_one_subject_out":
+        tested = list(itertools.chain.from_iterable(groups))
+        names = list(dict.fromkeys([*tested, *names]))
+    for test in groups:
         # Those that come next validate: others in every fold, so that no few select for all.
         after = 1 + max(names.index(name) for name in test)
         rest = [name for name in names[after:] + names[:after] if name not in test]
-        n_valid = _both_classes(rest, max(1, round(config.valid_fraction * len(rest))), windows)
-        if n_valid >= len(rest):
+        valid = subjects.to_validate(rest, max(1, round(config.valid_fraction * len(rest))))
+        if not 0 < len(valid) < len(rest):
             raise ValueError(
-                f"{len(names)} subjects are too few: {len(test)} to test on leave {len(rest)}, of which "
-                f"{n_valid} would select and none train. At least three subjects are needed."
+                f"{len(names)} subjects are too few: {len(test)} to test on leave {len(rest)}, to select and to train "
+                "on. At least three subjects are needed."
             )
-        sides = (rest[n_valid:], rest[:n_valid], sorted(test))
+        sides = ([name for name in rest if name not in valid], valid, sorted(test))
         yield Fold(*(np.flatnonzero(np.isin(windows.subject, side)) for side in sides))
 
 
-def _both_classes(rest: list[str], n_valid: int, windows: Windows) -> int:
-    """How many of the subjects must validate, at least `n_valid`, so that two classes do; else nothing can be selected.
+def _check_three_of_each(subjects: _Subjects, class_names: tuple[str, ...]) -> None:
+    """Raise ValueError if one of two classes has too few subjects, however they are drawn."""
+    counts = subjects.count(subjects.classes)
+    few = {name: counts[index] for index, name in enumerate(class_names) if counts[index] < _FEWEST_OF_A_CLASS}
+    if len(class_names) == 2 and few and len(subjects.classes) >= _FEWEST_OF_A_CLASS:
+        listed = ", ".join(f"{name!r} has {count}" for name, count in few.items())
+        raise ValueError(
+            f"a drawn split needs three subjects of each class, to train, to select and to test on; {listed} of "
+            f"{len(subjects.classes)}. Add recordings of that class."
+        )
 
-    Of patients and controls, of whom each has one class, the next few may be all alike.
-    """
-    if not windows.class_names:
-        return n_valid
-    for more in range(n_valid, len(rest)):
-        if len(np.unique(windows.label[np.isin(windows.subject, rest[:more])])) > 1:
-            return more
-    return n_valid
 
-
-def _test_groups(names: list[str], kind: str, config: SplitConfig) -> list[list[str]]:
+def _test_groups(subjects: _Subjects, kind: str, config: SplitConfig) -> list[list[str]]:
+    names = subjects.order(config.seed)
     for field in ("valid_fraction", "test_fraction"):
         if not 0 < getattr(config, field) < 1:
             raise ValueError(f"--split.{field} is {getattr(config, field)}; it must lie between 0 and 1.")
     if kind == "ratio":
-        return [names[: max(1, round(config.test_fraction * len(names)))]]
+        return [subjects.with_all_classes(names, max(1, round(config.test_fraction * len(names))))]
     if kind == "leave_one_subject_out":
         return [[name] for name in sorted(names)]
     if not 2 <= config.n_folds <= len(names):
@@ -187,25 +218,86 @@ def _test_groups(names: list[str], kind: str, config: SplitConfig) -> list[list[
             f"--split.n_folds is {config.n_folds}, but the store has {len(names)} subjects; allowed are 2 to "
             f"{len(names)}, and `--split.kind leave_one_subject_out` takes each alone."
         )
-    return [part.tolist() for part in np.array_split(names, config.n_folds)]
+    stretches = [part.tolist() for part in np.array_split(names, config.n_folds)]
+    by_class = sorted(names, key=lambda name: subjects.main_class[name])
+    dealt = [by_class[number :: config.n_folds] for number in range(config.n_folds)]
+    # Stretches of the draw as long as none of them lacks a class that it could have.
+    return max(stretches, dealt, key=lambda groups: sum(len(subjects.count(group)) for group in groups))
 
 
-def subject_order(subject: npt.NDArray[np.str_], label: npt.NDArray[Any], seed: int) -> list[str]:
-    """Subjects in a random order of which any stretch has about the classes of the whole.
+@dataclass(frozen=True)
+class _Subjects:
+    """Which classes each subject of a store has; none of a regression."""
 
-    Where a subject has one label only (patient or control), a plain shuffle of few subjects can leave a side without a
-    class. Subjects are shuffled by a hash of seed and name, then interleaved by their most frequent label.
-    """
-    strata: dict[Any, list[str]] = {}
-    discrete = not np.issubdtype(label.dtype, np.floating)
-    for name in np.unique(subject):
-        values, counts = np.unique(label[subject == name], return_counts=True)
-        strata.setdefault(values[counts.argmax()] if discrete else 0, []).append(str(name))
-    places: list[tuple[float, int, str]] = []
-    for number, (_, members) in enumerate(sorted(strata.items())):
-        shuffled = sorted(members, key=lambda name: _draw(seed, name))
-        places += [((rank + 0.5) / len(members), number, name) for rank, name in enumerate(shuffled)]
-    return [name for _, _, name in sorted(places)]
+    classes: dict[str, list[int]]
+    """By subject, in the order of their names."""
+    main_class: dict[str, int]
+    """The most frequent one of each."""
+
+    @classmethod
+    def of(cls, windows: Windows) -> _Subjects:
+        names, code = np.unique(windows.subject, return_inverse=True)
+        table = np.zeros((len(names), len(windows.class_names)), dtype=np.int64)
+        if not windows.class_names:
+            return cls({str(name): [] for name in names}, dict.fromkeys(map(str, names), 0))
+        np.add.at(table, (code, windows.label), 1)
+        classes = {str(name): np.flatnonzero(row).tolist() for name, row in zip(names, table, strict=True)}
+        return cls(classes, dict(zip(classes, table.argmax(axis=1).tolist(), strict=True)))
+
+    def order(self, seed: int) -> list[str]:
+        """Subjects in a random order of which any stretch has about the classes of the whole.
+
+        Where a subject has one class only (patient or control), a plain shuffle of few subjects can leave a split
+        without a class. Subjects are shuffled by a hash of seed and name, then interleaved by their most frequent
+        class.
+        """
+        places: list[tuple[float, int, str]] = []
+        for number in sorted(set(self.main_class.values())):
+            members = [name for name, main in self.main_class.items() if main == number]
+            shuffled = sorted(members, key=lambda name: _draw(seed, name))
+            places += [((rank + 0.5) / len(members), number, name) for rank, name in enumerate(shuffled)]
+        return [name for _, _, name in sorted(places)]
+
+    def count(self, names: Iterable[str]) -> Counter[int]:
+        """How many of some subjects have each class."""
+        return Counter(index for name in names for index in self.classes[name])
+
+    @property
+    def least(self) -> int:
+        """Subjects of each class that a test split needs: two where each has one class, since a metric of one patient
+        and some controls is that of the one patient.
+        """
+        return 2 if all(len(classes) == 1 for classes in self.classes.values()) else 1
+
+    def with_all_classes(self, names: list[str], n: int) -> list[str]:
+        """The first n of an order, or where they lack a class, as few others in their place as needed.
+
+        Two subjects of a class always remain, to train and to select on.
+        """
+        chosen, total = names[:n], self.count(names)
+        for least in range(1, self.least + 1):
+            for index in sorted(total, key=lambda index: (total[index], index)):
+                held = self.count(chosen)
+                spare = [name for name in names[n:] if name not in chosen and index in self.classes[name]]
+                dispensable = [name for name in chosen if all(held[own] > least for own in self.classes[name])]
+                if held[index] < least <= total[index] - 2 and spare and dispensable:
+                    chosen = [spare[0] if name == dispensable[-1] else name for name in chosen]
+        return chosen
+
+    def to_validate(self, rest: list[str], n: int) -> list[str]:
+        """The first n of those who do not test, or more until they have two classes: else nothing can be selected.
+
+        Of patients and controls, of whom each has one class, the next few may be all alike. Whoever is the last to have
+        a class trains.
+        """
+        left, chosen = self.count(rest), list[str]()
+        for name in rest:
+            if len(chosen) >= n and (not left or len(self.count(chosen)) > 1):
+                return chosen
+            if all(left[index] > 1 for index in self.classes[name]):
+                chosen.append(name)
+                left.subtract(self.classes[name])
+        return chosen
 
 
 def _draw(seed: int, name: str) -> str:
@@ -231,17 +323,32 @@ def _check_subjects(fold: Fold, subject: npt.NDArray[np.str_], where: str) -> No
 
 
 def _check_classes(fold: Fold, windows: Windows, where: str) -> None:
-    for side, ids in fold.sides():
-        counts = np.bincount(windows.label[ids], minlength=len(windows.class_names))
-        missing = [name for name, count in zip(windows.class_names, counts, strict=True) if not count]
-        if missing and side == "train":
-            raise ValueError(
-                f"class {', '.join(map(repr, missing))} has no example in the training split{where} "
-                f"({', '.join(f'{n} x {name}' for name, n in zip(windows.class_names, counts, strict=True))}). Change "
-                "--split.seed or --split.kind, or add recordings of that class."
-            )
-        if side == "valid" and (counts > 0).sum() < 2:
-            raise ValueError(
-                f"the validation split{where} holds one class only, so nothing can be selected on it. Change "
-                "--split.seed or --split.valid_fraction."
-            )
+    counts = np.bincount(windows.label[fold.train], minlength=len(windows.class_names))
+    missing = [name for name, count in zip(windows.class_names, counts, strict=True) if not count]
+    if missing:
+        raise ValueError(
+            f"class {', '.join(map(repr, missing))} has no example in the training split{where} "
+            f"({_listed(windows, fold.train)}). Change --split.seed or --split.kind, or add recordings of that class."
+        )
+
+
+def _one_label(windows: Windows, ids: Ids, name: str, where: str) -> str:
+    """What is wrong with a split all of whose windows have the same label; "" if they have not, or it has none."""
+    if not len(ids) or np.ptp(windows.label[ids]) > 0:
+        return ""
+    if windows.class_names:
+        return f"the {name} split{where} holds one class only ({_listed(windows, ids)})"
+    return f"the {name} values{where} are all {windows.label[ids][0]:g}"
+
+
+def _listed(windows: Windows, ids: Ids) -> str:
+    counts = np.bincount(windows.label[ids], minlength=len(windows.class_names))
+    return ", ".join(f"{count} x {name}" for name, count in zip(windows.class_names, counts, strict=True))
+
+
+def _advice(kind: str, split: str) -> str:
+    """How to draw subjects otherwise where the validation or test split (`valid`, `test`) cannot be used."""
+    if kind not in _DRAWN:
+        return "`--split.kind ratio` or `--split.kind kfold` draw another split."
+    more = "`--split.kind kfold` tests every subject once; " if split == "test" else ""
+    return f"{more}another --split.seed or a larger --split.{split}_fraction draws other subjects."

@@ -130,7 +130,7 @@ def main() -> int:
         model.save_pretrained(run.export)
         task.draw(model)
     run.finish(dataclasses.asdict(result))
-    run.say(_report(result.last, run))
+    run.say(_report(result.last, run, len(valid.subject_names)))
     return 0
 
 
@@ -319,7 +319,7 @@ def _usage(hits: list[Tensor]) -> dict[str, float]:
     return {f"{name}_{book}": value for book in found for name, value in found[book].items()}
 
 
-def _report(figures: dict[str, float], run: Run) -> str:
+def _report(figures: dict[str, float], run: Run, n_subjects: int) -> str:
     def held_out(name: str) -> float:
         return figures.get(f"valid/{name}", math.nan)
 
@@ -329,6 +329,8 @@ def _report(figures: dict[str, float], run: Run) -> str:
             f"{name:<20}{held_out(f'codes_in_use_{book}'):>12.1%}{held_out(f'perplexity_{book}'):>13.0f}"
             f"{held_out(restored):>12.3f} of the {restored.removesuffix('_ev')}"
         )
+    who = f"{n_subjects} held-out subject{'s' * (n_subjects > 1)}"
+    lines.append(f"(over the windows of {who}; how much other subjects differ is not measured)")
     return "\n".join([*lines, f"figures: {run.figures}"])
 
 

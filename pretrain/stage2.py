@@ -140,7 +140,7 @@ def main() -> int:
         figures.accuracy_by_electrode(run.path, tally.electrodes.names, *tally.electrodes.accuracy())
         figures.accuracy_by_band(run.path, BANDS_HZ, *tally.bands.accuracy())
     run.finish(dataclasses.asdict(result))
-    run.say(_report(result.last, run))
+    run.say(_report(result.last, run, len(valid.subject_names)))
     return 0
 
 
@@ -278,13 +278,15 @@ class Stage2:
         return codes.t, codes.f
 
 
-def _report(figures_: dict[str, float], run: Run) -> str:
+def _report(figures_: dict[str, float], run: Run, n_subjects: int) -> str:
     lines = [f"backbone: {run.export}", "held-out subjects   bits   unigram entropy   top-1   most frequent code"]
     for suffix, name in (("t", "temporal"), ("f", "frequency")):
         value = {key: figures_[f"valid/{key}_{suffix}"] for key in ("bits", "entropy", "top1", "majority")}
         lines.append(
             f"{name:<18}{value['bits']:>6.2f}{value['entropy']:>18.2f}{value['top1']:>8.1%}{value['majority']:>21.1%}"
         )
+    who = f"{n_subjects} held-out subject{'s' * (n_subjects > 1)}"
+    lines.append(f"(over the windows of {who}; how much other subjects differ is not measured)")
     return "\n".join(lines)
 
 

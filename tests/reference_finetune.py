@@ -9,7 +9,7 @@ from codebrain.data.format import Recording, ShardWriter, Store, StoreInfo, Task
 
 TINY = [
     *("--backbone.num_res_layers=1", "--backbone.res_channels=8", "--backbone.skip_channels=8"),
-    *("--backbone.out_channels=8", "--n_bootstrap=50", "--baseline=[]"),
+    *("--backbone.out_channels=8", "--baseline=[]"),
     *("--training.batch_size=16", "--training.epochs=2"),
 ]
 """Flags of a run that takes seconds."""

@@ -1,11 +1,12 @@
-"""Comparing with a baseline: the same draws for both, and folds whose models do not speak of the same probabilities."""
+"""Comparing with a baseline: the same subjects for both, and folds whose models have unlike probabilities."""
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from finetune import bootstrap, compare, metrics
-from finetune.bootstrap import Draws
-from finetune.compare import Difference, Judged
+from finetune import compare, metrics
+from finetune.compare import Difference, Evaluation
+from finetune.intervals import Weights, degrees_of_freedom, interval_of_difference
 from finetune.metrics import Predictions
 
 N_SUBJECTS, PER_SUBJECT = 20, 30
@@ -26,14 +27,14 @@ def hard_and_easy_subjects(seed=0):
     return skill * (LABEL - 0.5) + rng.normal(size=len(SUBJECT))
 
 
-def judge(*by_seed, n_draws=300):
-    return Judged.of("binary", by_seed, Draws.of(SUBJECT, n_draws))
+def judge(*by_seed):
+    return Evaluation.of("binary", by_seed, Weights.leave_one_out(SUBJECT))
 
 
 def test_a_difference_is_told_where_the_two_intervals_overlap():
     logit = hard_and_easy_subjects()
     ours, theirs = judge(said(logit)), judge(said(logit + np.random.default_rng(1).normal(0, 0.7, len(logit))))
-    apart = [bootstrap.interval(each.drawn["auroc"]) for each in (ours, theirs)]
+    apart = [each.interval("auroc") for each in (ours, theirs)]
     assert apart[0][0] < apart[1][1], "each by itself says nothing: whoever is hard is hard for both"
     found = compare.over_all("auroc", ours, theirs)
     assert found.verdict == "better"
@@ -44,21 +45,21 @@ def test_a_difference_is_told_where_the_two_intervals_overlap():
     assert compare.over_all("auroc", theirs, ours).verdict == "worse"
 
 
-def test_equal_models_are_not_told_apart():
+def test_the_difference_of_equal_models_is_not_significant():
     logit = hard_and_easy_subjects()
     noise = np.random.default_rng(1).normal(0, 0.3, (2, len(logit)))
-    assert compare.over_all("auroc", judge(said(logit)), judge(said(logit))).verdict == "not told apart"
-    told = [
+    assert compare.over_all("auroc", judge(said(logit)), judge(said(logit))).verdict == "not significant"
+    found = [
         compare.over_all("auroc", judge(said(logit + one)), judge(said(logit + other))).verdict
         for one, other in (noise, noise[::-1])
     ]
-    assert told == ["not told apart"] * 2
+    assert found == ["not significant"] * 2
 
 
-def test_seeds_are_averaged_within_a_draw():
+def test_seeds_are_averaged_within_a_row_of_weights():
     logit = hard_and_easy_subjects()
     both, one, other = judge(said(logit), said(-logit)), judge(said(logit)), judge(said(-logit))
-    np.testing.assert_allclose(both.drawn["auroc"], (one.drawn["auroc"] + other.drawn["auroc"]) / 2)
+    np.testing.assert_allclose(both.weighted["auroc"], (one.weighted["auroc"] + other.weighted["auroc"]) / 2)
     assert both.mean("auroc") == pytest.approx(0.5)
 
 
@@ -77,51 +78,78 @@ def test_folds_with_other_probabilities_are_compared_within_each():
     assert found.interval == pytest.approx(plain.interval)
 
 
-def test_a_fold_that_defines_no_figure_is_left_out_and_none_at_all_is_undefined():
+def test_a_fold_that_defines_no_figure_is_replicates_and_none_at_all_is_undefined():
     logit = hard_and_easy_subjects()
     pairs = [judge(said(logit, slice(0, 300))), judge(said(logit, np.flatnonzero(LABEL[300:]) + 300))]
     found = compare.within_folds("auroc", pairs, pairs)
     assert found.ours == pairs[0].mean("auroc")
-    assert found.verdict == "not told apart"
+    assert found.verdict == "not significant"
     assert compare.within_folds("auroc", pairs[1:], pairs[1:]).verdict == "undefined"
 
 
-def test_folds_of_one_subject_are_the_bootstrap_of_the_subjects_differences():
-    """A subject that is drawn three times counts three times, though it is one fold."""
+def test_folds_of_one_subject_are_a_t_test_of_the_subjects_differences():
     logit = hard_and_easy_subjects()
     noisy = logit + np.random.default_rng(1).normal(0, 0.5, len(logit))
     each = [np.flatnonzero(name == SUBJECT) for name in np.unique(SUBJECT)]
     ours, theirs = ([judge(said(x, rows)) for rows in each] for x in (logit, noisy))
     found = compare.within_folds("auroc", ours, theirs)
     own = np.array([a.mean("auroc") - b.mean("auroc") for a, b in zip(ours, theirs, strict=True)])
-    counts = Draws.of(SUBJECT, 300).counts
+    expected = ttest_1samp(own, 0).confidence_interval(0.95)
     assert found.value == pytest.approx(own.mean())
-    assert found.interval == pytest.approx(bootstrap.interval(counts @ own / counts.sum(1)))
-    assert found.n_subjects == N_SUBJECTS
+    assert found.interval == pytest.approx((expected.low, expected.high))
+
+
+def test_a_fold_counts_by_the_subjects_that_are_left_in_it():
+    """Two folds of five subjects: without one of them its fold has four, and weighs four fifths of the other."""
+    logit = hard_and_easy_subjects()[:300]
+    noisy = logit + np.random.default_rng(1).normal(0, 1.5, 300)
+    weights = Weights.leave_one_out(SUBJECT[:300])
+    halves = [slice(0, 150), slice(150, 300)]
+    ours, theirs = ([Evaluation.of("binary", [said(x, half)], weights) for half in halves] for x in (logit, noisy))
+
+    def auroc(x, rows):
+        return metrics.score("binary", said(x, rows))["auroc"]
+
+    def without(name):
+        rows = [np.flatnonzero(SUBJECT[half] != name) + half.start for half in halves]
+        share = np.array([len(each) / 150 for each in rows])
+        return np.average([auroc(logit, each) - auroc(noisy, each) for each in rows], weights=share)
+
+    replicates = np.array([without(name) for name in weights.names])
+    found = compare.within_folds("auroc", ours, theirs)
+    assert compare.weighted_within_folds("auroc", ours, theirs) == pytest.approx(replicates)
+    df = degrees_of_freedom("binary", [each.by_seed[0] for each in ours])
+    assert df == pytest.approx(9)
+    assert found.interval == pytest.approx(interval_of_difference("auroc", found.value, replicates, df))
 
 
 def test_few_subjects_give_no_verdict():
     logit = hard_and_easy_subjects()
-    noisy = logit + np.random.default_rng(1).normal(0, 0.5, len(logit))
+    noise = np.random.default_rng(1).normal(size=len(logit))
     for n_subjects, verdict in ((1, "too few subjects"), (5, "too few subjects"), (6, "better")):
         rows = slice(0, n_subjects * PER_SUBJECT)
-        draws = Draws.of(SUBJECT[rows], 300)
-        ours, theirs = (Judged.of("binary", [said(x, rows)], draws) for x in (3 * LABEL + logit, noisy))
+        weights = Weights.leave_one_out(SUBJECT[rows])
+        ours, theirs = (Evaluation.of("binary", [said(x, rows)], weights) for x in (3 * LABEL + logit, noise))
         assert compare.over_all("auroc", ours, theirs).verdict == verdict, n_subjects
-    assert Difference(0.7, 0.6, (0.05, 0.15), 6).verdict == "better"
-    assert Difference(0.7, 0.6, None, 40).verdict == "too few subjects", "of most draws one class is missing"
+    assert Difference(0.7, 0.6, (0.05, 0.15)).verdict == "better"
+    assert Difference(0.7, 0.6, (-0.05, 0.25)).verdict == "not significant"
+    assert Difference(0.6, 0.7, (-0.15, -0.05)).verdict == "worse"
+    assert Difference(0.7, 0.6, None).verdict == "too few subjects", "all windows of a class are of one"
+    assert Difference(np.nan, 0.6, None).verdict == "undefined"
 
 
-def test_a_figure_that_few_draws_define_has_no_interval():
-    """One patient and one control: every draw that has an AUROC has both, and thus the same."""
-    draws = Draws.of(np.array(["A", "B"]), 300)
+def test_one_patient_and_some_controls_have_no_interval():
+    """Without the patient there is no AUROC: how other patients would score, nobody can say."""
+    rows = slice(0, 8 * PER_SUBJECT)
+    label = (SUBJECT[rows] == "S00").astype(int)
     p = Predictions(
-        window=np.arange(8),
-        subject=np.repeat(["A", "B"], 4),
-        label=np.repeat([0, 1], 4),
-        score=np.stack([np.linspace(0.2, 0.9, 8)[::-1], np.linspace(0.1, 0.8, 8)], 1),
+        window=np.arange(len(label)),
+        subject=SUBJECT[rows],
+        label=label,
+        score=said(hard_and_easy_subjects(), rows).score,
     )
-    drawn = draws.figures("binary", [p])["auroc"]
-    assert np.isfinite(drawn).any()
-    assert bootstrap.interval(drawn) is None
-    assert bootstrap.interval(np.append(np.linspace(0, 1, 95), np.full(5, np.nan))) is not None
+    alone = Evaluation.of("binary", [p], Weights.leave_one_out(p.subject))
+    assert np.isfinite(alone.mean("auroc"))
+    assert np.isnan(alone.weighted["auroc"][0])
+    assert alone.interval("auroc") is None
+    assert compare.over_all("auroc", alone, alone).verdict == "too few subjects"

@@ -1,6 +1,7 @@
 """The whole chain through the commands that users type, and what they are told when a step gets the wrong thing."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -74,8 +75,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     c = Chain(*(folder / name for name in names))
     done("codebrain-prep", "synthetic", c.recordings, "--subjects", 6, "--minutes", 1)
     done("codebrain-prep", "corpus", c.recordings, "--output", c.corpus, "--config", "data_prep/configs/small.yaml")
-    done(*stage1(c.corpus, c.tokenizer))
-    done(*stage2(c.corpus, c.tokenizer, c.backbone))
+    for stage in (stage1(c.corpus, c.tokenizer), stage2(c.corpus, c.tokenizer, c.backbone)):
+        assert re.search(r"over the windows of \d held-out subjects?; how much other subjects differ", done(*stage))
     done("codebrain-prep", "task", "events", c.recordings, "--output", c.task, "--config", "examples/eyes.yaml")
     fit = ["--mode", "probe", "--head", "mean", "--training.epochs", 3]
     done("codebrain-finetune", "--ckpt", c.backbone, "--data", c.task, "--run_dir", c.classifier, *fit)

@@ -143,7 +143,7 @@ def test_report_md_names_what_was_done(finished):
         "chance",
         "Per subject",
         "S06",
-        "Only 2 subjects",
+        "No 95 % CI and no verdict: 2 subjects, and an interval needs 6",
     ):
         assert part in text, part
 
@@ -415,7 +415,6 @@ def test_splits_may_be_mended_until_something_was_trained(store, tmp_path, monke
         (["--seeds", "1", "1"], "one or more different numbers"),
         (["--baseline", "untrained"], "--ckpt none has them already"),
         (["--training.epochs", "0"], "must be at least 1"),
-        (["--n_bootstrap", "0"], "n_bootstrap is 0; an interval needs at least 50 draws"),
         (["--training.patience", "-1"], "patience is -1; it must be at least 0"),
         (["--training.num_workers", "-1"], "num_workers is -1; it must be at least 0"),
         (["--training.dropout", "1.5"], "dropout is 1.5; it must be 0 or more, and below 1"),
@@ -456,7 +455,7 @@ def test_more_seeds_and_baselines_train_what_is_missing(store, tmp_path, monkeyp
     monkeypatch.setattr(finetune.trial, "fit", fit)
     flags = ("--mode", "probe", "--head", "mean")
     one = launch(store, tmp_path / "r", *flags)
-    more = ("--seeds", "0", "1", "--baseline", "band_power", "--n_bootstrap", "60", "--training.num_workers", "1")
+    more = ("--seeds", "0", "1", "--baseline", "band_power", "--training.num_workers", "1")
     two = launch(store, tmp_path / "r", *flags, *more)
     assert trained == ["seed-0", "seed-1"]
     auroc = [content["arms"]["codebrain"]["test"]["metrics"]["auroc"]["by_seed"] for content in (one, two)]
@@ -574,6 +573,20 @@ def test_every_window_alone_with_its_subject(tmp_path):
     report = launch(store, tmp_path / "r", *flags)
     assert report["arms"]["codebrain"]["test"]["windows"] == 8
     assert report["arms"]["codebrain"]["test"]["folds"]["auroc"]["by_fold"] == [None] * 8
+
+
+def test_a_published_test_split_of_one_class_is_named_before_and_after(tmp_path, capsys):
+    labels = [0, 1] * 10 + [1] * 4
+    store = write_task_store(tmp_path / "s", n_subjects=6, per_subject=4, labels=labels, published=[0, 0, 0, 1, 1, 2])
+    report = launch(store, tmp_path / "r", "--mode", "probe", "--head", "mean")
+    before, _, after = capsys.readouterr().out.partition("seed-0: valid_auroc")
+    assert (
+        "WARNING: the test split holds one class only (0 x rest, 4 x count), which leaves balanced accuracy" in before
+    )
+    assert "The test split holds one class only (0 x rest, 4 x count)" in after
+    assert set(report["chance"].values()) == {None}
+    (chance,) = [line for line in (tmp_path / "r/report.md").read_text().splitlines() if line.startswith("| chance")]
+    assert chance == "| chance | undefined | undefined | undefined |"
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

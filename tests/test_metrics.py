@@ -1,11 +1,10 @@
-"""Figures of merit against scikit-learn, and the bootstrap over subjects against doing it the slow way."""
+"""Metrics against scikit-learn."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from finetune import bootstrap, metrics
-from finetune.bootstrap import Draws
+from finetune import metrics
 from finetune.metrics import Predictions
 
 
@@ -102,6 +101,22 @@ def test_regression_figures():
     assert metrics.score("regression", mean)["rmse"] == pytest.approx(metrics.chance("regression", p.label)["rmse"])
 
 
+def test_chance_is_undefined_where_all_labels_are_the_same():
+    for kind, labels in (("binary", np.ones(5, int)), ("multiclass", np.full(5, 2)), ("regression", np.full(5, 40.0))):
+        chance = metrics.chance(kind, labels)
+        assert all(np.isnan(value) for value in chance.values()), kind
+        assert chance.keys() == metrics.chance(kind, np.arange(5) % 2).keys()
+    assert metrics.chance("binary", np.array([0, 1, 1, 1])) == {
+        "balanced_accuracy": 0.5, "kappa": 0.0, "auroc": 0.5, "pr_auc": 0.75, "average_precision": 0.75,
+    }  # fmt: skip
+
+
+def test_per_class_says_from_how_many_subjects():
+    p = make_predictions("multiclass")
+    few = p.take((p.label != 3) | (p.subject == "S2"))
+    assert [row["subjects"] for row in metrics.per_class(few, ("a", "b", "c", "d"))] == [6, 6, 6, 1]
+
+
 def test_per_class_and_per_subject_tables():
     p = make_predictions("multiclass")
     table = metrics.per_class(p, ("a", "b", "c", "d"))
@@ -120,55 +135,6 @@ def test_predictions_survive_a_file(tmp_path):
     again = Predictions.load(tmp_path / "p.npz")
     for name in ("window", "subject", "label", "score"):
         np.testing.assert_array_equal(getattr(again, name), getattr(p, name))
-
-
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
-def test_every_draw_equals_scikit_learn_on_the_repeated_windows(kind, ties):
-    p = make_predictions(kind, n=120, ties=ties)
-    names = np.unique(p.subject)
-    draws = np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), size=20).astype(float)
-    fast = bootstrap.resampled(kind, p, draws)
-    for number, draw in enumerate(draws):
-        rows = np.concatenate(
-            [np.tile(np.flatnonzero(p.subject == name), int(n)) for name, n in zip(names, draw, strict=True)]
-        )
-        slow = metrics.score(kind, p.take(rows))
-        for name, value in slow.items():
-            assert fast[name][number] == pytest.approx(value, abs=1e-10), (number, name)
-
-
-def test_a_draw_of_one_person_has_an_error_and_no_correlation():
-    """An age is one number for a whole person, and few are sums of powers of two."""
-    subject = np.repeat(["S0", "S1", "S2"], 7)
-    label = np.repeat([23.1, 41.7, 67.3], 7)
-    p = Predictions(
-        window=np.arange(21), subject=subject, label=label, score=label[:, None] + 0.1 * np.arange(21)[:, None]
-    )
-    figures = bootstrap.resampled("regression", p, 3 * np.eye(3))
-    assert np.isnan(figures["r2"]).all()
-    assert np.isnan(figures["pearson_r"]).all()
-    assert np.isfinite(figures["rmse"]).all()
-
-
-def test_an_interval_holds_the_figure_and_narrows_with_subjects():
-    few, many = (make_predictions("binary", n=40 * n, n_subjects=n, seed=3) for n in (5, 40))
-
-    def interval(p):
-        return bootstrap.interval(Draws.of(p.subject, 400).figures("binary", [p])["auroc"])
-
-    narrow, wide = interval(many), interval(few)
-    assert narrow[0] < metrics.score("binary", many)["auroc"] < narrow[1]
-    assert narrow[1] - narrow[0] < wide[1] - wide[0]
-    assert interval(many) == narrow, "the draws are a function of the seed"
-
-
-def test_one_subject_has_no_interval():
-    for kind in ("binary", "multiclass", "regression"):
-        p = make_predictions(kind, n_subjects=1)
-        figures = Draws.of(p.subject, 10).figures(kind, [p])
-        assert figures.keys() == metrics.score(kind, p).keys()
-        assert {bootstrap.interval(values) for values in figures.values()} == {None}
 
 
 def test_answers_of_a_recording_are_averaged_where_it_has_one_label():

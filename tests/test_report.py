@@ -58,7 +58,7 @@ def make(n_folds=1, seeds=(0, 1), skills=(2.0, 0.5), test=True, within=False):
 
     arms = Arms(TASK, {"codebrain": results(skills[0], seeds), "band_power": results(skills[1], (0,))})
     splits = Splits(kind="kfold" if n_folds > 1 else "ratio", folds=tuple(sides), within_subject=within, seed=0)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds), n_bootstrap=50)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", seeds=list(seeds))
     facts = {
         "store": {"path": "store", "fingerprint": "f" * 64},
         "processes": 1,
@@ -78,10 +78,17 @@ def test_seeds_are_averaged_after_scoring():
     assert entry["interval"][0] < entry["mean"] < entry["interval"][1]
 
 
-def test_confusion_counts_every_window_of_every_seed():
-    content, _ = make(seeds=(0, 1, 2))
+def test_confusion_counts_every_window_once_however_many_seeds_there_are():
+    content, arms = make(seeds=(0, 1, 2))
     matrix = np.array(content["arms"]["codebrain"]["test"]["confusion"])
-    assert matrix.sum() == 3 * 60
+    assert matrix.sum() == pytest.approx(60)
+    by_seed = [metrics.confusion(p, 2) for p in arms.by_seed("codebrain", "test").values()]
+    assert matrix == pytest.approx(np.mean(by_seed, axis=0))
+    row = " | ".join(markdown.windows_in(value) for value in matrix[0])
+    assert f"| rest | {row} |" in markdown.to_markdown(content)
+    assert (markdown.windows_in(12.0), markdown.windows_in(12 + 1 / 3)) == ("12", "12.3")
+    drawn = [text.get_text() for text in figures.confusion(content).axes[0].texts]
+    assert [text.split("\n")[1] for text in drawn] == [markdown.windows_in(value) for value in matrix.flat]
     recall = [row["recall"] for row in content["arms"]["codebrain"]["test"]["per_class"]]
     assert np.diag(matrix) / matrix.sum(1) == pytest.approx(recall)
 
@@ -99,12 +106,13 @@ def test_over_folds_every_window_counts_once_and_folds_have_figures_of_their_own
     assert entry["folds"]["auroc"]["sd"] == pytest.approx(np.std(of_fold, ddof=1))
 
 
-def build(arms, content):
-    """The report of changed arms on the splits of another report."""
+def build(arms, content, kind="ratio"):
+    """The report of changed arms on splits like those of another report."""
     n_folds = len(content["splits"]["folds"])
-    fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=np.arange(60, N))
-    splits = Splits(kind="ratio", folds=(fold,) * n_folds, within_subject=False, seed=0)
-    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run", n_bootstrap=50)
+    test = arms.results["codebrain"][0].predictions["test"].window if n_folds == 1 else np.arange(60, N)
+    fold = Fold(train=np.arange(30), valid=np.arange(30, 60), test=test)
+    splits = Splits(kind=kind, folds=(fold,) * n_folds, within_subject=False, seed=0)
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run")
     return report.build(
         config,
         arms,
@@ -128,12 +136,13 @@ def test_what_a_reader_must_know_is_said():
     assert "same subjects train and test: the figures do not speak" in cautions(within=True, n_folds=3)
     assert "Whoever tests does not train" in cautions(within=True)
     assert "One seed only" in cautions(seeds=(0,))
-    assert "Only 6 subjects" in cautions()
+    assert "Only 6 subjects are evaluated: intervals are wide" in cautions()
     assert "Only" not in cautions(n_folds=3)
+    assert "No 95 % CI" not in cautions(), "six subjects are enough"
 
 
 def of_one_class(arms):
-    """Judge by the windows of the second class alone."""
+    """Evaluate on the windows of the second class alone."""
     for results in arms.results.values():
         for result in results:
             test = result.predictions["test"]
@@ -141,11 +150,110 @@ def of_one_class(arms):
     return arms
 
 
-def test_a_class_that_is_not_judged_is_named():
+def test_a_test_set_of_one_class_is_reported_and_chance_is_undefined(tmp_path):
     content, arms = make()
-    again = build(of_one_class(arms), content)
-    assert "No window of rest is among those judged" in "\n".join(again["cautions"])
-    assert "No window of" not in "\n".join(content["cautions"])
+    again = build(of_one_class(arms), content, kind="predefined")
+    first = again["cautions"][0]
+    assert first.startswith(
+        "The test split holds one class only (0 x rest, 30 x count), which leaves balanced accuracy,"
+    )
+    assert not any("holds one class only" in text for text in content["cautions"])
+    assert markdown.headline_rows(again)[-1] == {
+        "model": "chance", "balanced_accuracy": "undefined", "auroc": "undefined", "pr_auc": "undefined",
+    }  # fmt: skip
+    assert "1.000" not in markdown.summary(again).splitlines()[-2], "chance, before the line on intervals"
+    assert not figures.ranking_curves(again, arms.by_seed("codebrain", "test")).axes[0].lines
+    drawn = figures.draw(tmp_path, again, arms.by_seed("codebrain", "test"), [])
+    assert all(path.exists() for path in drawn)
+    report.write(tmp_path, again)
+    assert json.loads((tmp_path / "report.json").read_text())["chance"]["balanced_accuracy"] is None
+
+
+def test_of_several_classes_one_without_test_windows_is_named():
+    task = Task(name="toy", protocol="published", kind="multiclass", class_names=("a", "b", "c"))
+    label = np.arange(N) % 3
+    label[60:] %= 2
+    score_of = np.eye(3)[label] * 0.4 + 0.2
+    test, valid = np.arange(60, N), np.arange(30, 60)
+
+    def of(rows):
+        return Predictions(window=rows, subject=SUBJECT[rows], label=label[rows], score=score_of[rows])
+
+    result = Result(0, 0, {"valid": of(valid), "test": of(test)}, {"valid_kappa": 0.5, "seconds": 1.0}, Path())
+    windows = Windows(subject=SUBJECT, label=label, recording=RECORDING, class_names=task.class_names)
+    splits = Splits(kind="predefined", folds=(Fold(np.arange(30), valid, test),), within_subject=False, seed=0)
+    facts = {"store": {"fingerprint": "f"}, "processes": 1} | UNKNOWN
+    config = FinetuneConfig(ckpt="r2", data="store", run_dir="run")
+    content = report.build(config, Arms(task, {"codebrain": [result]}), splits, windows, facts)
+    assert "No window of c is in the test set" in "\n".join(content["cautions"])
+    assert content["chance"]["balanced_accuracy"] == 0.5
+
+
+def fewer(arms, n_subjects):
+    """Evaluate on the first subjects of the test set alone."""
+    names = [f"S{number:02d}" for number in range(6, 6 + n_subjects)]
+    for results in arms.results.values():
+        for result in results:
+            test = result.predictions["test"]
+            result.predictions["test"] = test.take(np.isin(test.subject, names))
+    return arms
+
+
+def test_the_method_of_the_intervals_is_named_once_in_each_form():
+    content, _ = make()
+    found = content["intervals"]
+    assert found == {
+        "level": 0.95,
+        "method": "leave-one-subject-out jackknife, t distribution",
+        "subjects": 6,
+        "degrees_of_freedom": pytest.approx(5),
+        "none_because": "",
+    }
+    note = f"in brackets the 95 % CI over 6 subjects for these trained models ({found['method']})"
+    assert markdown.to_markdown(content).count(found["method"]) == 1
+    assert note in markdown.to_markdown(content)
+    assert note in markdown.summary(content).splitlines()[-1]
+    assert figures.comparison(content).get_suptitle().endswith(f"bar: 95 % CI ({found['method']})")
+
+
+@pytest.mark.parametrize("n_subjects", [1, 2, 5])
+def test_fewer_than_six_subjects_have_words_instead_of_intervals(n_subjects):
+    content, arms = make()
+    again = build(fewer(arms, n_subjects), content)
+    reason = f"{n_subjects} subject{'s' * (n_subjects > 1)}, and an interval needs 6"
+    assert again["intervals"]["none_because"] == reason
+    assert f"No 95 % CI and no verdict: {reason}. `--split.kind kfold` tests every subject once." in again["cautions"]
+    for arm in again["arms"].values():
+        assert {metric["interval"] for metric in arm["test"]["metrics"].values()} == {None}
+    assert again["compared"]["band_power"]["all"]["verdict"] == "too few subjects"
+    assert f"No 95 % CI: {reason}." in markdown.to_markdown(again)
+    assert markdown.summary(again).splitlines()[-1].endswith(f"No 95 % CI: {reason}.")
+    assert figures.comparison(again).get_suptitle().endswith(f"no 95 % CI: {reason}")
+
+
+def test_a_class_of_one_subject_is_why_there_is_no_interval():
+    content, arms = make()
+    for results in arms.results.values():
+        for result in results:
+            test = result.predictions["test"]
+            result.predictions["test"] = test.take((test.label == 1) | (test.subject == "S07"))
+    again = build(arms, content, kind="predefined")
+    assert again["intervals"]["none_because"] == "all windows of class 'rest' are of one subject"
+    assert again["intervals"]["degrees_of_freedom"] != again["intervals"]["degrees_of_freedom"], "NaN, null in JSON"
+    (caution,) = [text for text in again["cautions"] if text.startswith("No 95 % CI")]
+    assert "kfold" not in caution, "the split is the protocol's own"
+
+
+def test_folds_that_leave_a_metric_undefined_are_counted():
+    content, arms = make(n_folds=3, seeds=(0,))
+    (last,) = [r for r in arms.results["codebrain"] if r.fold == 2]
+    test = last.predictions["test"]
+    last.predictions["test"] = test.take(test.label == 1)
+    again = build(arms, content)
+    entry = again["arms"]["codebrain"]["test"]["folds"]["auroc"]
+    assert (entry["defined"], len(entry["by_fold"])) == (2, 3)
+    assert f"{entry['mean']:.3f} ± {entry['sd']:.3f} (2 of 3 folds)" in markdown.to_markdown(again)
+    assert "of 3 folds)" not in markdown.to_markdown(content)
 
 
 def test_both_forms_have_the_same_numbers_and_json_is_strict(tmp_path):
@@ -171,8 +279,8 @@ def test_both_forms_have_the_same_numbers_and_json_is_strict(tmp_path):
 def test_the_summary_has_a_line_for_every_arm_and_chance():
     lines = markdown.summary(make()[0]).splitlines()
     table = lines[lines.index("") + 1 :]
-    assert [line.split("  ")[0] for line in table] == ["model", "CodeBrain", "log band power + linear", "chance"]
-    assert table[-1].split()[1:3] == ["0.500", "0.500"]
+    assert [line.split("  ")[0] for line in table[:-1]] == ["model", "CodeBrain", "log band power + linear", "chance"]
+    assert table[-2].split()[1:3] == ["0.500", "0.500"]
 
 
 def test_curves_and_learning_say_which_side_they_are_on():
@@ -259,9 +367,10 @@ def test_a_comparison_stands_in_the_report_whoever_wins():
     assert f"| log band power + linear | AUROC over all windows | {found['all']['difference']:+.3f} [" in text
 
 
-def test_what_subjects_do_not_tell_apart_is_no_win():
+def test_a_difference_that_is_not_significant_is_no_win():
     text = cautions(skills=(1.01, 1.0), seeds=(0,))
-    assert "CodeBrain lies above log band power + linear, and these subjects do not tell the two apart: AUROC" in text
+    assert "CodeBrain scores higher than log band power + linear, but the difference is not significant: AUROC" in text
+    assert "[95 % CI -" in text
 
 
 def test_folds_that_say_the_opposite_are_mentioned():
@@ -284,9 +393,7 @@ def test_a_figure_that_is_not_defined_is_no_defeat():
             result.predictions["test"] = test.take(test.label == 1)
     again = build(arms, content)
     assert "NOT beat" not in "".join(again["cautions"])
-    assert "CodeBrain and log band power + linear cannot be compared: AUROC is not defined" in "".join(
-        again["cautions"]
-    )
+    assert "CodeBrain and log band power + linear cannot be compared: AUROC is undefined" in "".join(again["cautions"])
     table = markdown.to_markdown(again)
     assert "undefined" in table
     assert "nan" not in table

@@ -281,7 +281,8 @@ def test_a_classifier_learns_from_it(rows, flags, kind, tmp_path, monkeypatch):
     assert prep(monkeypatch, "task", "table", tmp_path / "in", "--output", tmp_path / "s", *QUICK, *labels) == 0
     monkeypatch.setattr(finetune.figures, "save", lambda figure, target: None)
     line = ["--ckpt=none", f"--data={tmp_path / 's'}", f"--run_dir={tmp_path / 'r'}", *TINY, "--mode", "probe"]
-    assert finetune_cli.run_command([*line, "--head", "mean", "--split.valid_fraction", "0.5"]) == 0
+    split = ["--split.valid_fraction", "0.5", "--split.test_fraction", "0.34"]
+    assert finetune_cli.run_command([*line, "--head", "mean", *split]) == 0
     report = json.loads((tmp_path / "r" / "report.json").read_text())
     assert (report["task"]["kind"], report["reported_side"]) == (kind, "test")
 
